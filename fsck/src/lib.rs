@@ -1,0 +1,1 @@
+//! Checks a volume without changing it.

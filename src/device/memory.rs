@@ -1,0 +1,4 @@
+//! A disk in memory.
+/// A disk in memory.
+#[derive(Debug)]
+pub struct MemoryDevice;

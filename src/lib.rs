@@ -1,0 +1,13 @@
+//! gfs2r: GFS2, the shared-disk cluster filesystem, in userspace.
+//!
+//! The modules stand in reading order, which is dependency order: a chapter uses only chapters before it
+//! (`ARCHITECTURE.md`, checked by `tests/tidy.rs`).
+
+pub mod clock;
+pub mod error;
+pub mod ids;
+pub mod sync;
+
+pub mod format;
+
+pub mod device;

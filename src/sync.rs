@@ -1,0 +1,67 @@
+//! Locks and waiting. Everything of ours takes its locks from here, so that they can be swapped in one place.
+//!
+//! # Patience
+//!
+//! A thread that reads requests from the kernel must not wait for a disk or a lock: while it waits, nobody reads. So it
+//! runs each request *impatiently* first. Whatever would have to wait says [`Error::MustWait`](crate::error::Error) before
+//! anything was changed, and the request is run again, from its start, on a thread that may wait. Once a transaction has
+//! begun the thread is patient until the operation ends ([`commit_to_waiting`]): a change is never abandoned half-way.
+//!
+//! This is the one ambient thing in the house. The alternative, a parameter through every function down to the device,
+//! would be in every signature and be used in four places: a cache miss, a contended glock, a full log, a full write buffer.
+
+use crate::error::{Error, Result};
+use std::cell::Cell;
+
+pub use dashmap::DashMap;
+pub use parking_lot::{
+    ArcRwLockReadGuard, ArcRwLockWriteGuard, Condvar, Mutex, MutexGuard, RawRwLock, RwLock, RwLockReadGuard,
+    RwLockWriteGuard,
+};
+
+thread_local! {
+    static IMPATIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` with this thread forbidden to wait; the previous rule is restored afterwards, also when `f` panics.
+pub fn impatiently<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            IMPATIENT.set(self.0);
+        }
+    }
+    let _restore = Restore(IMPATIENT.replace(true));
+    f()
+}
+
+/// Whether this thread may wait.
+pub fn may_wait() -> bool {
+    !IMPATIENT.get()
+}
+
+/// `Ok` when this thread may wait, [`Error::MustWait`] otherwise. Called right before each wait.
+pub fn about_to_wait() -> Result<()> {
+    if may_wait() { Ok(()) } else { Err(Error::MustWait) }
+}
+
+/// From here to the end of the request this thread may wait: a change has begun and must be finished.
+pub fn commit_to_waiting() {
+    IMPATIENT.set(false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_restored() {
+        assert!(may_wait());
+        impatiently(|| {
+            assert!(about_to_wait().is_err());
+            commit_to_waiting();
+            assert!(may_wait());
+        });
+        assert!(may_wait());
+    }
+}
