@@ -11,3 +11,23 @@ pub mod sync;
 pub mod format;
 
 pub mod device;
+
+pub mod glock;
+
+pub mod cache;
+
+pub mod journal;
+
+pub mod rgrp;
+
+pub mod inode;
+
+pub mod file;
+
+pub mod dir;
+
+pub mod xattr;
+
+pub mod quota;
+
+pub mod statfs;
