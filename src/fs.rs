@@ -91,10 +91,15 @@ impl Fs {
         self.vol.root.addr
     }
 
+    /// Bytes in a block, as stat(2) advises.
+    pub fn space_unit(&self) -> u32 {
+        u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX)
+    }
+
     /// What df shows.
     pub fn space(&self) -> Space {
         let (total, free, dinodes) = self.statfs.totals();
-        let block_size = u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX);
+        let block_size = self.space_unit();
         Space { block_size, total, free, inodes: dinodes.saturating_add(free) }
     }
 

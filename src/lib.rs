@@ -35,3 +35,6 @@ pub mod statfs;
 pub mod fs;
 
 pub mod volume;
+
+#[cfg(feature = "mount")]
+pub mod fuse;
