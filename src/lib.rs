@@ -38,3 +38,6 @@ pub mod volume;
 
 #[cfg(feature = "mount")]
 pub mod fuse;
+
+#[cfg(feature = "mount")]
+pub mod mount;

@@ -229,7 +229,7 @@ impl Fs {
     /// than a day (relatime). Nothing happens on read-only mounts and where the `A` flag forbids it.
     pub fn touch(&self, node: BlockAddr, strict: bool) -> Result<()> {
         const DAY: i64 = 24 * 60 * 60;
-        if self.vol.options.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         let due = |inode: &Inode, now: Timestamp| {
