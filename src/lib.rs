@@ -31,3 +31,7 @@ pub mod xattr;
 pub mod quota;
 
 pub mod statfs;
+
+pub mod fs;
+
+pub mod volume;
