@@ -155,6 +155,10 @@ impl Journal {
     pub fn shutdown(&self) -> Result<()> {
         unimplemented!()
     }
+    /// Opens the log again after `shutdown` (remount read-write).
+    pub fn resume(&self) -> Result<()> {
+        unimplemented!()
+    }
     /// Local statfs change to be stamped into headers (`lh_local_*`); called under an open transaction.
     pub fn set_local_statfs(&self, _delta: StatfsChange) {
         unimplemented!()

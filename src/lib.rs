@@ -31,3 +31,13 @@ pub mod xattr;
 pub mod quota;
 
 pub mod statfs;
+
+pub mod fs;
+
+pub mod volume;
+
+#[cfg(feature = "mount")]
+pub mod fuse;
+
+#[cfg(feature = "mount")]
+pub mod mount;

@@ -23,7 +23,7 @@ pub struct Quota {}
 
 impl Quota {
     /// Loads pending changes from this node's quota_change blocks (QC headers are checked).
-    pub fn load(_mode: QuotaMode, _blocks: Vec<Arc<Buffer>>) -> Result<Arc<Self>> {
+    pub fn load(_mode: QuotaMode, _quota_inode: crate::ids::BlockAddr, _blocks: Vec<Arc<Buffer>>) -> Result<Arc<Self>> {
         unimplemented!()
     }
     /// Metadata blocks a charge may add.

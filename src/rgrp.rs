@@ -112,6 +112,10 @@ pub struct Space<'r> {
 }
 
 impl Space<'_> {
+    /// No space: for operations that found they need none.
+    pub fn empty() -> Self {
+        unimplemented!()
+    }
     /// Blocks that are promised.
     pub fn blocks(&self) -> u32 {
         unimplemented!()

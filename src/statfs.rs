@@ -28,3 +28,22 @@ impl Statfs {
         unimplemented!()
     }
 }
+
+/// The ledger of a mount: statfs and quota together.
+pub struct Accounts {}
+
+impl Accounts {
+    /// Both books.
+    pub fn new(_statfs: Arc<Statfs>, _quota: Option<Arc<crate::quota::Quota>>) -> Self {
+        unimplemented!()
+    }
+}
+
+impl crate::rgrp::Ledger for Accounts {
+    fn log_blocks(&self) -> u32 {
+        unimplemented!()
+    }
+    fn charge(&self, _tx: &mut Transaction<'_>, _delta: StatfsChange, _owner: Option<crate::rgrp::Owner>) -> Result<()> {
+        unimplemented!()
+    }
+}

@@ -1,6 +1,6 @@
 //! Resource groups: the rindex entry, the header, where a block's bits are (ondisk.md 3).
 
-use super::{MetaHeader, OnDisk, be};
+use super::{MetaHeader, be};
 use crate::ids::{BlockAddr, BlockSize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -148,6 +148,7 @@ pub fn bitmap_location(bs: BlockSize, byte: u32) -> (u32, usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::OnDisk;
     use super::*;
 
     #[test]

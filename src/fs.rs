@@ -1,0 +1,206 @@
+//! Chapter 12: the POSIX operations. No FUSE type appears in any signature, and no operation waits for anything but the disk,
+//! the log and glocks.
+//!
+//! Each operation is one story: take the inodes' glocks (parents before children), look, *decide*, set space aside, begin a
+//! transaction, apply, commit. Errors that a user may cause are found before the transaction begins; a failure after it is a
+//! failing disk, and the mount withdraws.
+//!
+//! Permission bits, ACLs and sticky directories are checked by the kernel (`default_permissions`); the immutable and
+//! append-only flags are checked here, because the kernel does not know them.
+//!
+//! A *node* is an inode the kernel knows: `fs/node.rs` counts its references. An inode without a name is deleted when the
+//! kernel forgets it, which it does when nobody has it open.
+
+mod attr;
+mod flags;
+mod io;
+mod list;
+mod make;
+mod namei;
+mod node;
+mod rename;
+mod xattr;
+
+pub use attr::{Attr, SetAttr, SetTime};
+pub use flags::{FsxAttr, Inode as InodeFlags};
+pub use io::OpenHow;
+pub use list::DirItem;
+pub use make::NewInode;
+pub use rename::RenameHow;
+pub use xattr::SetMode;
+
+use crate::error::{Error, Result};
+use crate::ids::{BlockAddr, Inum};
+use crate::inode::{InodeExclusive, InodeShared, Volume};
+use crate::journal::FlushReason;
+use crate::quota::Quota;
+use crate::rgrp::Owner;
+use crate::statfs::Statfs;
+use crate::sync::Mutex;
+use node::Nodes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// User id, as the filesystem sees it.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// File mode creation mask; 0 where it does not matter.
+    pub umask: u32,
+}
+
+/// What df shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in a block.
+    pub block_size: u32,
+    /// Blocks in all.
+    pub total: u64,
+    /// Free ones.
+    pub free: u64,
+    /// Inodes in all: the dinodes there are and those that the free blocks could become.
+    pub inodes: u64,
+}
+
+/// A mounted filesystem.
+pub struct Fs {
+    vol: Arc<Volume>,
+    statfs: Arc<Statfs>,
+    quota: Option<Arc<Quota>>,
+    nodes: Nodes,
+    /// The rename lock: directories move only under it, so that nobody can make a loop.
+    renames: Mutex<()>,
+    /// Nothing may be changed (now: a remount can switch it).
+    read_only: AtomicBool,
+}
+
+impl Fs {
+    /// The operations on an opened volume.
+    pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
+        let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
+        Arc::new(Self { vol, statfs, quota, nodes: Nodes::new(root), renames: Mutex::new(()), read_only })
+    }
+
+    /// Forbids or allows changes; used by a remount.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Release);
+    }
+
+    /// True while nothing may be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.vol
+    }
+
+    /// The root directory's node.
+    pub fn root(&self) -> BlockAddr {
+        self.vol.root.addr
+    }
+
+    /// Bytes in a block, as stat(2) advises.
+    pub fn space_unit(&self) -> u32 {
+        u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX)
+    }
+
+    /// What df shows.
+    pub fn space(&self) -> Space {
+        let (total, free, dinodes) = self.statfs.totals();
+        let block_size = self.space_unit();
+        Space { block_size, total, free, inodes: dinodes.saturating_add(free) }
+    }
+
+    /// Makes everything durable: sync(2).
+    pub fn sync(&self) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        self.vol.cache.data().write_all()?;
+        self.vol.journal.flush(FlushReason::Sync)?;
+        Ok(())
+    }
+
+    /// Moves pending statfs and quota changes into the master files; called by the mount's timer and at unmount.
+    pub fn sync_counters(&self) -> Result<()> {
+        if let Some(quota) = &self.quota {
+            quota.sync(&self.vol)?;
+        }
+        self.statfs.sync(&self.vol)
+    }
+
+    /// Deletes inodes that lost their last name before a crash, on any node, and that nobody here uses.
+    pub fn reclaim_orphans(&self) -> Result<u64> {
+        let mut freed = 0;
+        for index in 0..self.vol.rgrps.len() {
+            freed += self.watch(self.vol.reclaim(index, &|addr| !self.nodes.known(addr)))?;
+        }
+        Ok(freed)
+    }
+
+    /// The same for one rgrp, when space is short.
+    pub fn reclaim_rgrp(&self, index: usize) -> bool {
+        self.vol.reclaim(index, &|addr| !self.nodes.known(addr)).is_ok_and(|freed| freed > 0)
+    }
+
+    /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.
+    pub fn forget(&self, node: BlockAddr, count: u64) -> Result<()> {
+        let Some(inum) = self.nodes.forget(node, count) else { return Ok(()) };
+        self.watch(self.delete_unused(inum))
+    }
+
+    /// True when forgetting this node may delete the inode, which takes longer than an answer should.
+    pub fn forget_deletes(&self, node: BlockAddr, count: u64) -> bool {
+        self.nodes.would_delete(node, count)
+    }
+
+    /// Deletes every inode without a name that the kernel still refers to: at unmount.
+    pub fn forget_all(&self) -> Result<()> {
+        for inum in self.nodes.drain_doomed() {
+            self.watch(self.delete_unused(inum))?;
+        }
+        Ok(())
+    }
+
+    fn delete_unused(&self, inum: Inum) -> Result<()> {
+        let inode = match self.vol.exclusive(inum) {
+            Ok(inode) => inode,
+            // Deleted already, and the block lives again.
+            Err(Error::Stale) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        if inode.dinode.nlink.get() != 0 || self.nodes.known(inum.addr) {
+            return Ok(());
+        }
+        self.vol.delete(inode)
+    }
+
+    /// Passes a result on; a contradiction on the disk makes the mount withdraw.
+    fn watch<T>(&self, result: Result<T>) -> Result<T> {
+        self.vol.journal.watch(result)
+    }
+
+    fn shared(&self, node: BlockAddr) -> Result<InodeShared> {
+        self.vol.shared(self.nodes.inum(node)?)
+    }
+
+    fn exclusive(&self, node: BlockAddr) -> Result<InodeExclusive> {
+        if self.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        self.vol.exclusive(self.nodes.inum(node)?)
+    }
+
+    /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may.
+    fn check_quota(&self, caller: &Caller, owner: Owner, blocks: u64) -> Result<()> {
+        match &self.quota {
+            Some(quota) if caller.uid != 0 => quota.check(&self.vol, owner, blocks),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Listing directories.
+
+use super::Fs;
+use super::attr::Attr;
+use super::namei::must_be_dir;
+use crate::dir::{self, Cookie, Entry};
+use crate::error::{Error, Result};
+use crate::ids::BlockAddr;
+
+/// One entry of a listing.
+#[derive(Clone, Debug)]
+pub struct DirItem<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Where it leads.
+    pub entry: Entry,
+    /// Cookie to resume after it.
+    pub next: Cookie,
+    /// Its attributes, when they were asked for and could be read.
+    pub attr: Option<Attr>,
+}
+
+impl Fs {
+    /// Lists names from `from` on until `each` says false.
+    pub fn list(&self, node: BlockAddr, from: Cookie, each: &mut dyn FnMut(DirItem<'_>) -> bool) -> Result<()> {
+        let dir = self.watch(self.shared(node))?;
+        must_be_dir(&dir)?;
+        self.watch(dir::list(&self.vol, &dir, from, &mut |l| {
+            each(DirItem { name: l.name, entry: l.entry, next: l.next, attr: None })
+        }))
+    }
+
+    /// Lists names with attributes. For each entry but `.` and `..` that `each` took (said true), the kernel holds a reference
+    /// afterwards.
+    pub fn list_plus(&self, node: BlockAddr, from: Cookie, each: &mut dyn FnMut(DirItem<'_>) -> bool) -> Result<()> {
+        let dir = self.watch(self.shared(node))?;
+        must_be_dir(&dir)?;
+        let mut failed = None;
+        self.watch(dir::list(&self.vol, &dir, from, &mut |l| {
+            let dots = l.name == b"." || l.name == b"..";
+            let attr = if dots {
+                None
+            } else {
+                match self.vol.shared(l.entry.inum).and_then(|inode| Attr::of(self, &inode)) {
+                    Ok(attr) => Some(attr),
+                    Err(e @ Error::MustWait) => {
+                        failed = Some(e);
+                        return false;
+                    }
+                    // One unreadable inode does not hide the others: it is listed without attributes.
+                    Err(_) => None,
+                }
+            };
+            let taken = each(DirItem { name: l.name, entry: l.entry, next: l.next, attr });
+            if taken && attr.is_some() {
+                self.nodes.remember(l.entry.inum);
+            }
+            taken
+        }))?;
+        failed.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,109 @@
+//! The inodes the kernel knows, and how often it was told of each.
+
+use crate::error::{Error, Result};
+use crate::ids::{BlockAddr, Inum};
+use crate::sync::DashMap;
+
+/// What is kept of a node.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    inum: Inum,
+    /// References the kernel holds: one for each answer that named the inode.
+    lookups: u64,
+    /// It has no name any more: the last reference deletes it.
+    doomed: bool,
+}
+
+/// node → references. The root is always known.
+pub(super) struct Nodes {
+    root: Inum,
+    map: DashMap<BlockAddr, Node>,
+}
+
+impl Nodes {
+    pub(super) fn new(root: Inum) -> Self {
+        Self { root, map: DashMap::new() }
+    }
+
+    /// The identity of a node; `Stale` when the kernel was never told of it.
+    pub(super) fn inum(&self, node: BlockAddr) -> Result<Inum> {
+        if node == self.root.addr {
+            return Ok(self.root);
+        }
+        self.map.get(&node).map(|n| n.inum).ok_or(Error::Stale)
+    }
+
+    /// One more reference; called with the inode's glock held, so that it cannot be deleted meanwhile.
+    pub(super) fn remember(&self, inum: Inum) {
+        if inum == self.root {
+            return;
+        }
+        let mut node = self.map.entry(inum.addr).or_insert(Node { inum, lookups: 0, doomed: false });
+        node.lookups += 1;
+    }
+
+    /// The inode lost its last name. True when the kernel does not know it, so that it must be deleted at once.
+    pub(super) fn doom(&self, inum: Inum) -> bool {
+        match self.map.get_mut(&inum.addr) {
+            Some(mut node) => {
+                node.doomed = true;
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Drops references; the identity when the node is unknown from now on and its inode doomed.
+    pub(super) fn forget(&self, addr: BlockAddr, count: u64) -> Option<Inum> {
+        let mut node = self.map.get_mut(&addr)?;
+        node.lookups = node.lookups.saturating_sub(count);
+        if node.lookups > 0 {
+            return None;
+        }
+        drop(node);
+        let (_, gone) = self.map.remove_if(&addr, |_, n| n.lookups == 0)?;
+        gone.doomed.then_some(gone.inum)
+    }
+
+    /// True when `forget` would return an identity.
+    pub(super) fn would_delete(&self, addr: BlockAddr, count: u64) -> bool {
+        self.map.get(&addr).is_some_and(|n| n.doomed && n.lookups <= count)
+    }
+
+    /// True when the kernel refers to the inode at this address.
+    pub(super) fn known(&self, addr: BlockAddr) -> bool {
+        addr == self.root.addr || self.map.contains_key(&addr)
+    }
+
+    /// All doomed nodes, forgotten.
+    pub(super) fn drain_doomed(&self) -> Vec<Inum> {
+        let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed).map(|n| n.inum).collect();
+        for inum in &doomed {
+            self.map.remove(&inum.addr);
+        }
+        doomed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::FormalIno;
+
+    fn inum(n: u64) -> Inum {
+        Inum { formal: FormalIno(n), addr: BlockAddr::new(n).expect("not 0") }
+    }
+
+    #[test]
+    fn the_last_reference_of_a_doomed_node_deletes() {
+        let nodes = Nodes::new(inum(1));
+        nodes.remember(inum(7));
+        nodes.remember(inum(7));
+        assert!(!nodes.doom(inum(7)) && nodes.doom(inum(8)));
+        assert_eq!(nodes.forget(inum(7).addr, 1), None);
+        assert!(nodes.would_delete(inum(7).addr, 1));
+        assert_eq!(nodes.forget(inum(7).addr, 1), Some(inum(7)));
+        assert!(!nodes.known(inum(7).addr) && nodes.known(inum(1).addr));
+        assert!(matches!(nodes.inum(inum(7).addr), Err(Error::Stale)));
+    }
+}
