@@ -186,12 +186,12 @@ fn growth_has_the_kernels_numbers() {
 
 #[test]
 fn colliding_names_make_the_deepest_table_and_a_chain() {
-    // ondisk.md C.5: the names c0, c1, ... whose top 17 hash bits are those of "hello".
+    // ondisk.md C.5: the names c0, c1, ... whose top 17 hash bits are those of "hello"; 22 leaves (5.6.3), 8 names in each.
     let wanted = dir_hash(b"hello").0 >> 15;
     let names: Vec<Vec<u8>> =
-        (0..).map(|n| format!("c{n}").into_bytes()).filter(|n| dir_hash(n).0 >> 15 == wanted).take(43).collect();
+        (0..).map(|n| format!("c{n}").into_bytes()).filter(|n| dir_hash(n).0 >> 15 == wanted).take(40).collect();
     assert_eq!(names[..3], [&b"c13527"[..], b"c158231", b"c185835"]);
-    let mem = grown(size(512), 43, |n| names[n as usize].clone());
+    let mem = grown(size(512), 40, |n| names[n as usize].clone());
     assert_eq!((mem.depth, mem.table.len() * 8), (17, 1 << 20));
     let mut chain = vec![mem.table[wanted as usize]];
     while let Some(next) = mem.next(chain[chain.len() - 1]) {
