@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ids::{BatchId, BlockAddr, FileBlock};
 use crate::inode::{Inode, Volume};
-use crate::journal::{FlushReason, Reserve};
+use crate::journal::Reserve;
 
 /// A write is divided into transactions that allocate at most this much.
 const CHUNK: u64 = 1 << 20;
@@ -255,15 +255,5 @@ pub fn fdatasync(vol: &Volume, inode: &Inode) -> Result<()> {
 }
 
 fn durable(vol: &Volume, inode: &Inode, upto: BatchId) -> Result<()> {
-    if vol.options.read_only {
-        return Ok(());
-    }
-    vol.cache.data().write_owner(inode.lock_name())?;
-    // While the batch is still open, the cache flush of its commit comes after the writes above and covers them.
-    let covered = vol.journal.running() <= upto;
-    vol.journal.flush_to(upto, FlushReason::Sync)?;
-    if !covered && vol.options.barrier {
-        vol.cache.device().flush()?;
-    }
-    Ok(())
+    vol.journal.sync_file(inode.lock_name(), upto)
 }
