@@ -95,6 +95,7 @@ pub fn lookup(vol: &Volume, dir: &Inode, name: &[u8]) -> Result<Option<Entry>> {
         return Ok(None);
     }
     let hash = dir_hash(name);
-    let place = if exhash::is_exhash(dir) { exhash::find(vol, dir, hash, name)? } else { linear::find(vol, dir, hash, name)? };
+    let place =
+        if exhash::is_exhash(dir) { exhash::find(vol, dir, hash, name)? } else { linear::find(vol, dir, hash, name)? };
     place.map(|p| p.entry()).transpose()
 }

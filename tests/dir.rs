@@ -154,8 +154,10 @@ fn a_listing_survives_changes() {
         let fs = volume.fs();
         let file = make_file(fs, fs.root(), b"file");
         for round in 0..6u64 {
-            let (dir, other) =
-                (make_dir(fs, fs.root(), format!("dir{round}").as_bytes()), make_dir(fs, fs.root(), format!("o{round}").as_bytes()));
+            let (dir, other) = (
+                make_dir(fs, fs.root(), format!("dir{round}").as_bytes()),
+                make_dir(fs, fs.root(), format!("o{round}").as_bytes()),
+            );
             let mut model = Model::new();
             // From a linear directory of a few names up to many leaves.
             for _ in 0..[3, 6, 20, 60, 300, 900][round as usize] {

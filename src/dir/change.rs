@@ -18,7 +18,15 @@ use crate::rgrp::Space;
 /// dinode back.
 ///
 /// Everything that can refuse was asked in `plan_add` or `prepare_add`; `TooManyLinks` is said before anything changes.
-pub fn add(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &mut Inode, name: &[u8], to: Entry, rahead: bool) -> Result<()> {
+pub fn add(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    dir: &mut Inode,
+    name: &[u8],
+    to: Entry,
+    rahead: bool,
+) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(Error::Invalid);
     }

@@ -9,6 +9,7 @@ use super::table::{self, Table};
 use super::{AddPlan, hash::index};
 use crate::error::{CorruptKind, Error, Result};
 use crate::file;
+use crate::format::DiFlags;
 use crate::format::checksum::dir_hash;
 use crate::format::directory::{NAME_MAX, dirent_len};
 use crate::ids::{DirHash, FileBlock};
@@ -117,7 +118,8 @@ fn step_cost(vol: &Volume, dir: &Inode, step: Step) -> Result<AddPlan> {
     Ok(match step {
         Step::Convert => AddPlan { alloc: 1, log: 2 },
         Step::Split { run, .. } => {
-            let slots = if dir.is_stuffed() { 0 } else { table::blocks_of_run(vol.bs, Run { len: run.len / 2, ..run }) };
+            let slots =
+                if dir.is_stuffed() { 0 } else { table::blocks_of_run(vol.bs, Run { len: run.len / 2, ..run }) };
             AddPlan { alloc: 1, log: 3 + slots }
         }
         Step::Chain { .. } => AddPlan { alloc: 1, log: 4 },
@@ -125,12 +127,13 @@ fn step_cost(vol: &Volume, dir: &Inode, step: Step) -> Result<AddPlan> {
     })
 }
 
-/// Cost of a table of depth `depth` in place of the present one: all its blocks are logged, and those that grow the tree.
+/// Cost of a table of depth `depth` in place of the present one, which is read here: all its blocks are logged (`grow_cost`
+/// counts them), and those that grow the tree.
 fn double_cost(vol: &Volume, dir: &Inode, depth: u32) -> Result<AddPlan> {
     let blocks = table::blocks(vol.bs, depth);
     let cost = file::grow_cost(vol, dir, FileBlock(0), u64::from(blocks), true)?;
-    if dir.flags().has(crate::format::DiFlags::EXHASH) {
+    if dir.flags().has(DiFlags::EXHASH) {
         Table::open(vol, dir)?.read_all()?;
     }
-    Ok(AddPlan { alloc: cost.alloc, log: cost.log.saturating_add(blocks).saturating_add(1) })
+    Ok(AddPlan { alloc: cost.alloc, log: cost.log })
 }

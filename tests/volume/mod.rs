@@ -76,6 +76,11 @@ fn fsck_file(path: &Path) {
             std::fs::copy(path, keep).expect("copy of the image");
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        panic!("fsck.gfs2 -n: {}\n{}\n{}", output.status, &text[..text.len().min(4000)], String::from_utf8_lossy(&output.stderr));
+        panic!(
+            "fsck.gfs2 -n: {}\n{}\n{}",
+            output.status,
+            &text[..text.len().min(4000)],
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
