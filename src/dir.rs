@@ -40,7 +40,7 @@ mod tests;
 pub use change::{add, prepare_change, remove, replace};
 pub use dealloc::free_leaves;
 pub use linear::init;
-pub use plan::{plan_add, prepare_add};
+pub use plan::plan_add;
 pub use readdir::list;
 
 use crate::error::Result;

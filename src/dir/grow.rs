@@ -1,7 +1,6 @@
 //! Making room for a name: where it fits, and the four ways a directory grows (ondisk.md 5.6).
 //!
-//! Each [`Step`] leaves a valid directory with the same entries, so steps may be transactions of their own or parts of the
-//! one that adds the name.
+//! Each [`Step`] leaves a valid directory with the same entries; those that a name needs and its insertion are one transaction.
 
 use super::block::{self, Defect, Room};
 use super::exhash::{Chain, is_exhash};
