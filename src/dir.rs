@@ -40,7 +40,7 @@ mod tests;
 pub use change::{add, prepare_change, remove, replace};
 pub use dealloc::free_leaves;
 pub use linear::init;
-pub use plan::{plan_add, prepare_add};
+pub use plan::plan_add;
 pub use readdir::list;
 
 use crate::error::Result;
@@ -95,6 +95,7 @@ pub fn lookup(vol: &Volume, dir: &Inode, name: &[u8]) -> Result<Option<Entry>> {
         return Ok(None);
     }
     let hash = dir_hash(name);
-    let place = if exhash::is_exhash(dir) { exhash::find(vol, dir, hash, name)? } else { linear::find(vol, dir, hash, name)? };
+    let place =
+        if exhash::is_exhash(dir) { exhash::find(vol, dir, hash, name)? } else { linear::find(vol, dir, hash, name)? };
     place.map(|p| p.entry()).transpose()
 }

@@ -17,8 +17,16 @@ use crate::rgrp::Space;
 /// Adds a name that is not there (ondisk.md 5.6); entries, times and, for a directory, the parent's nlink +1. Writes the
 /// dinode back.
 ///
-/// Everything that can refuse was asked in `plan_add` or `prepare_add`; `TooManyLinks` is said before anything changes.
-pub fn add(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &mut Inode, name: &[u8], to: Entry, rahead: bool) -> Result<()> {
+/// Everything that can refuse was asked in `plan_add`; `TooManyLinks` is said before anything changes here.
+pub fn add(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    dir: &mut Inode,
+    name: &[u8],
+    to: Entry,
+    rahead: bool,
+) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(Error::Invalid);
     }
@@ -54,12 +62,15 @@ pub fn remove(vol: &Volume, tx: &mut Transaction<'_>, dir: &mut Inode, name: &[u
     let at = dir.inum.addr;
     let entries = dir.dinode.entries.get().checked_sub(1).ok_or_else(|| Defect("too few entries").at(at))?;
     let nlink = link_change(dir, -i64::from(old.kind == DirentType::Dir))?;
-    let empty = Defect("leaf with too few entries").at(place.buffer.addr());
-    tx.edit(&place.buffer, |block| {
-        if place.leaf && !count_leaf(block, -1, now) {
+    let Place { buffer, found, leaf, bytes } = place;
+    // Without the snapshot the block is changed in place and not copied.
+    drop(bytes);
+    let empty = Defect("leaf with too few entries").at(buffer.addr());
+    tx.edit(&buffer, |block| {
+        if leaf && !count_leaf(block, -1, now) {
             return Err(empty);
         }
-        block::delete(block, place.found);
+        block::delete(block, found);
         Ok(())
     })?;
     dir.dinode.entries.set(entries);
@@ -73,9 +84,11 @@ pub fn replace(vol: &Volume, tx: &mut Transaction<'_>, dir: &mut Inode, name: &[
     let place = find(vol, dir, name)?.ok_or(Error::NotFound)?;
     let (old, now) = (place.entry()?, vol.clock.now());
     let nlink = link_change(dir, i64::from(to.kind == DirentType::Dir) - i64::from(old.kind == DirentType::Dir))?;
-    tx.edit(&place.buffer, |block| {
-        block::redirect(block, place.found.offset, to);
-        if place.leaf {
+    let Place { buffer, found, leaf, bytes } = place;
+    drop(bytes);
+    tx.edit(&buffer, |block| {
+        block::redirect(block, found.offset, to);
+        if leaf {
             touch_leaf(block, now);
         }
     });

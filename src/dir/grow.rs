@@ -1,7 +1,6 @@
 //! Making room for a name: where it fits, and the four ways a directory grows (ondisk.md 5.6).
 //!
-//! Each [`Step`] leaves a valid directory with the same entries, so steps may be transactions of their own or parts of the
-//! one that adds the name.
+//! Each [`Step`] leaves a valid directory with the same entries; those that a name needs and its insertion are one transaction.
 
 use super::block::{self, Defect, Room};
 use super::exhash::{Chain, is_exhash};
@@ -12,8 +11,8 @@ use crate::cache::Buffer;
 use crate::clock::Timestamp;
 use crate::error::{CorruptKind, Error, Result};
 use crate::file;
-use crate::format::directory::{DEPTH_MAX, LEAF_SIZE};
 use crate::format::dinode::DINODE_SIZE;
+use crate::format::directory::{DEPTH_MAX, LEAF_SIZE};
 use crate::format::{DiFlags, Leaf, MetaType, OnDisk};
 use crate::ids::{BlockAddr, DirHash, FileBlock};
 use crate::inode::{Inode, Volume};
@@ -94,7 +93,14 @@ pub(super) fn spot(vol: &Volume, dir: &Inode, hash: DirHash, need: usize) -> Res
 }
 
 /// Takes one step, in the transaction; the caller writes the dinode back.
-pub(super) fn take(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &mut Inode, step: Step, now: Timestamp) -> Result<()> {
+pub(super) fn take(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    dir: &mut Inode,
+    step: Step,
+    now: Timestamp,
+) -> Result<()> {
     match step {
         Step::Convert => convert(vol, tx, space, dir, now),
         Step::Split { leaf, run } => split_leaf(vol, tx, space, dir, leaf, run, now),
@@ -118,7 +124,13 @@ fn put(tx: &mut Transaction<'_>, buffer: &Arc<Buffer>, bytes: &[u8]) {
     tx.edit(buffer, |block| block[24..].copy_from_slice(&bytes[24..]));
 }
 
-fn convert(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &mut Inode, now: Timestamp) -> Result<()> {
+fn convert(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    dir: &mut Inode,
+    now: Timestamp,
+) -> Result<()> {
     let at = dir.inum.addr;
     let old = dir.buffer(vol)?;
     let mut leaf = vec![0; vol.bs.bytes()];
@@ -139,7 +151,15 @@ fn convert(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &
     Ok(())
 }
 
-fn split_leaf(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &mut Inode, leaf: BlockAddr, run: Run, now: Timestamp) -> Result<()> {
+fn split_leaf(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    dir: &mut Inode,
+    leaf: BlockAddr,
+    run: Run,
+    now: Timestamp,
+) -> Result<()> {
     let old = vol.cache.meta(leaf, dir.lock_name(), MetaType::Leaf)?;
     let mut upper = old.bytes().to_vec();
     let depth = Leaf::view(&upper).depth.get() + 1;
@@ -186,7 +206,15 @@ fn double(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &m
     Ok(())
 }
 
-fn extend_chain(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, dir: &mut Inode, last: BlockAddr, len: u32, now: Timestamp) -> Result<()> {
+fn extend_chain(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    dir: &mut Inode,
+    last: BlockAddr,
+    len: u32,
+    now: Timestamp,
+) -> Result<()> {
     let before = vol.cache.meta(last, dir.lock_name(), MetaType::Leaf)?;
     let depth = Leaf::view(&before.bytes()).depth.get();
     let new = new_leaf(vol, tx, space, dir)?;

@@ -9,18 +9,18 @@ use super::table::{self, Table};
 use super::{AddPlan, hash::index};
 use crate::error::{CorruptKind, Error, Result};
 use crate::file;
+use crate::format::DiFlags;
 use crate::format::checksum::dir_hash;
 use crate::format::directory::{NAME_MAX, dirent_len};
 use crate::ids::{DirHash, FileBlock};
 use crate::inode::{Inode, Volume};
-use crate::journal::Reserve;
-use crate::rgrp::Want;
 
 /// Plans `add`. `TooBig` when the directory is full, `TooManyLinks` when its link count is, `NameTooLong` above 255 bytes,
 /// `NotFound` when the directory was removed (nlink 0). Does not look whether the name exists.
 ///
 /// The common case, room in the leaf, is `alloc` 0 and `log` 2; growth is rehearsed on a copy of the leaf, so it is counted as
-/// it will happen and not as it might at worst.
+/// it will happen and not as it might at worst. The most there is, a table of depth 17 at 512 bytes a block (some 2200 blocks),
+/// fits a transaction of the smallest journal.
 pub fn plan_add(vol: &Volume, dir: &Inode, name: &[u8]) -> Result<AddPlan> {
     check_may_add(dir, name)?;
     let (hash, need) = (dir_hash(name), dirent_len(name.len()));
@@ -30,31 +30,6 @@ pub fn plan_add(vol: &Volume, dir: &Inode, name: &[u8]) -> Result<AddPlan> {
         Spot::After(step) => plan_growth(vol, dir, hash, need, step)?,
     };
     Ok(plan)
-}
-
-/// Makes room for a name in transactions of its own, one for each step of growth, and returns what is left to plan: no
-/// allocation and at most two blocks. For callers that want `add` itself to be small, or whose plan would pass
-/// `Journal::max_reserve`. Errors as `plan_add`, and `NoSpace`.
-pub fn prepare_add(vol: &Volume, dir: &mut Inode, name: &[u8]) -> Result<AddPlan> {
-    check_may_add(dir, name)?;
-    let (hash, need) = (dir_hash(name), dirent_len(name.len()));
-    loop {
-        let step = match grow::spot(vol, dir, hash, need)? {
-            Spot::Here { leaf, .. } => return Ok(AddPlan { alloc: 0, log: 1 + u32::from(leaf) }),
-            Spot::After(step) => step,
-        };
-        let cost = step_cost(vol, dir, step)?;
-        let want = Want { blocks: cost.alloc, min: cost.alloc, goal: dir.goal(vol), spread: false };
-        let mut space = vol.rgrps.reserve(want, &mut dir.resv)?;
-        let log = cost.log.saturating_add(space.log_blocks());
-        if log > vol.journal.max_reserve() {
-            return Err(Error::TooBig);
-        }
-        let mut tx = vol.journal.begin(Reserve::blocks(log))?;
-        grow::take(vol, &mut tx, &mut space, dir, step, vol.clock.now())?;
-        dir.write_back(vol, &mut tx)?;
-        tx.commit();
-    }
 }
 
 /// Whether names may be added at all.
@@ -77,7 +52,8 @@ fn check_may_add(dir: &Inode, name: &[u8]) -> Result<()> {
 fn plan_growth(vol: &Volume, dir: &Inode, hash: DirHash, need: usize, step: Step) -> Result<AddPlan> {
     let at = dir.inum.addr;
     let (leaf, depth, run) = match step {
-        Step::Chain { .. } => return step_cost(vol, dir, step),
+        // The last leaf, the new one, the dinode.
+        Step::Chain { .. } => return Ok(AddPlan { alloc: 1, log: 3 }),
         Step::Convert => {
             let depth = split::first_depth(vol.bs);
             let mut leaf = vec![0; vol.bs.bytes()];
@@ -112,25 +88,13 @@ fn sum(a: AddPlan, b: AddPlan) -> Option<AddPlan> {
     Some(AddPlan { alloc: a.alloc.checked_add(b.alloc)?, log: a.log.checked_add(b.log)? })
 }
 
-/// Cost of one step.
-fn step_cost(vol: &Volume, dir: &Inode, step: Step) -> Result<AddPlan> {
-    Ok(match step {
-        Step::Convert => AddPlan { alloc: 1, log: 2 },
-        Step::Split { run, .. } => {
-            let slots = if dir.is_stuffed() { 0 } else { table::blocks_of_run(vol.bs, Run { len: run.len / 2, ..run }) };
-            AddPlan { alloc: 1, log: 3 + slots }
-        }
-        Step::Chain { .. } => AddPlan { alloc: 1, log: 4 },
-        Step::Double => double_cost(vol, dir, u32::from(dir.dinode.depth.get()) + 1)?,
-    })
-}
-
-/// Cost of a table of depth `depth` in place of the present one: all its blocks are logged, and those that grow the tree.
+/// Cost of a table of depth `depth` in place of the present one, which is read here: all its blocks are logged (`grow_cost`
+/// counts them), and those that grow the tree.
 fn double_cost(vol: &Volume, dir: &Inode, depth: u32) -> Result<AddPlan> {
     let blocks = table::blocks(vol.bs, depth);
     let cost = file::grow_cost(vol, dir, FileBlock(0), u64::from(blocks), true)?;
-    if dir.flags().has(crate::format::DiFlags::EXHASH) {
+    if dir.flags().has(DiFlags::EXHASH) {
         Table::open(vol, dir)?.read_all()?;
     }
-    Ok(AddPlan { alloc: cost.alloc, log: cost.log.saturating_add(blocks).saturating_add(1) })
+    Ok(AddPlan { alloc: cost.alloc, log: cost.log })
 }

@@ -103,7 +103,14 @@ impl Page {
     /// Collects the entries of a block that may be at or behind `from`; counts all live ones. A stored hash outside the leaf's
     /// run (it is wrong: the name can be listed but not looked up) is taken as the nearest inside, so that positions never go
     /// back.
-    fn gather(&mut self, block: &[u8], start: usize, number: u32, from: Cookie, bounds: (u32, u32)) -> Result<u32, Defect> {
+    fn gather(
+        &mut self,
+        block: &[u8],
+        start: usize,
+        number: u32,
+        from: Cookie,
+        bounds: (u32, u32),
+    ) -> Result<u32, Defect> {
         let (mut live, lowest) = (0, hash_of_position(from));
         for record in records(block, start) {
             let record = record?;
@@ -121,7 +128,12 @@ impl Page {
 
     /// Lists what was gathered, from `from` on, and forgets it; false when `each` has enough. `blocks` gives contents and
     /// address of a block by its number.
-    fn emit<'b>(&mut self, from: Cookie, each: &mut dyn FnMut(Listed<'_>) -> bool, blocks: impl Fn(u32) -> (&'b [u8], BlockAddr)) -> Result<bool> {
+    fn emit<'b>(
+        &mut self,
+        from: Cookie,
+        each: &mut dyn FnMut(Listed<'_>) -> bool,
+        blocks: impl Fn(u32) -> (&'b [u8], BlockAddr),
+    ) -> Result<bool> {
         let name = |number, offset: u32| block::name(blocks(number).0, offset as usize);
         self.found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| name(a.1, a.2).cmp(name(b.1, b.2))));
         let mut least = 0;

@@ -3,11 +3,11 @@
 
 use super::block::{self, Defect, Found, NewEntry, records};
 use super::hash;
-use crate::format::directory::{DEPTH_MAX, LEAF_SIZE};
+use crate::clock::Timestamp;
 use crate::format::dinode::DINODE_SIZE;
+use crate::format::directory::{DEPTH_MAX, LEAF_SIZE};
 use crate::format::header::FORMAT_DIRENT;
 use crate::format::{Leaf, OnDisk, put_u64};
-use crate::clock::Timestamp;
 use crate::ids::{BlockAddr, BlockSize, DirHash};
 
 /// Depth of a new table: bs/16 slots fill half a block.

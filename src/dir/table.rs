@@ -7,8 +7,8 @@ use super::split;
 use crate::cache::Buffer;
 use crate::error::{CorruptKind, Error, Result};
 use crate::file;
-use crate::format::directory::DEPTH_MAX;
 use crate::format::dinode::DINODE_SIZE;
+use crate::format::directory::DEPTH_MAX;
 use crate::format::{MetaType, get_u64, put_u64};
 use crate::ids::{BlockAddr, BlockSize, FileBlock};
 use crate::inode::{Inode, Volume};
@@ -120,11 +120,19 @@ fn jd_block(vol: &Volume, dir: &Inode, number: u32) -> Result<Arc<Buffer>> {
 }
 
 /// Sets every slot of a run; the blocks were read before the transaction (`Table::check_run`).
-pub(super) fn set_run(vol: &Volume, tx: &mut Transaction<'_>, dir: &Inode, run: Run, to: Option<BlockAddr>) -> Result<()> {
+pub(super) fn set_run(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    dir: &Inode,
+    run: Run,
+    to: Option<BlockAddr>,
+) -> Result<()> {
     let raw = BlockAddr::raw(to);
     if dir.is_stuffed() {
         let buffer = dir.buffer(vol)?;
-        tx.edit(&buffer, |block| (run.start..run.end()).for_each(|i| put_u64(block, DINODE_SIZE + 8 * i as usize, raw)));
+        tx.edit(&buffer, |block| {
+            (run.start..run.end()).for_each(|i| put_u64(block, DINODE_SIZE + 8 * i as usize, raw))
+        });
         return Ok(());
     }
     let per = slots_per_block(vol.bs);

@@ -150,7 +150,10 @@ fn fill_linear(bs: BlockSize, name: impl Fn(u64) -> Vec<u8>) -> (Vec<u8>, u64) {
     let mut dinode = *crate::format::Dinode::view(&block);
     let own = entry(0).inum;
     super::init(&mut block, &mut dinode, own, own);
-    assert_eq!((dinode.entries.get(), dinode.size.get(), dinode.payload_format.get()), (2, bs.stuffed_max() as u64, 1200));
+    assert_eq!(
+        (dinode.entries.get(), dinode.size.get(), dinode.payload_format.get()),
+        (2, bs.stuffed_max() as u64, 1200)
+    );
     let mut n = 0;
     while put(&mut block, 232, &name(n), entry(n)) {
         n += 1;
@@ -173,7 +176,10 @@ fn dot_and_dotdot_as_mkfs_writes_them() {
     let mut dinode = *crate::format::Dinode::view(&block);
     super::init(&mut block, &mut dinode, entry(1).inum, entry(2).inum);
     let all: Vec<_> = records(&block, 232).map(|r| r.expect("sound")).collect();
-    assert_eq!(all.iter().map(|r| (r.offset, r.len, r.hash)).collect::<Vec<_>>(), [(232, 48, 0x0ed4_e242), (280, 3816, 0x9608_161c)]);
+    assert_eq!(
+        all.iter().map(|r| (r.offset, r.len, r.hash)).collect::<Vec<_>>(),
+        [(232, 48, 0x0ed4_e242), (280, 3816, 0x9608_161c)]
+    );
     assert_eq!(block::entry(&block, 280).expect("sound").inum, entry(2).inum);
 }
 
@@ -213,7 +219,10 @@ fn the_rehearsal_foretells_growth() {
         let first = mem.table[index(hash, depth) as usize];
         let told = split::rehearse(mem.leaves[first].clone(), depth, hash, dirent_len(name.len())).expect("sound");
         mem.add(&name, entry(n));
-        assert_eq!((mem.depth - depth, mem.leaves.len() - leaves), (told.doublings, told.splits as usize + usize::from(told.chained)));
+        assert_eq!(
+            (mem.depth - depth, mem.leaves.len() - leaves),
+            (told.doublings, told.splits as usize + usize::from(told.chained))
+        );
     }
 }
 

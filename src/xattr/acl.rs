@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn the_specifications_bytes() {
-        let value = [2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 6, 0, 0xe8, 3, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255];
+        let value =
+            [2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 6, 0, 0xe8, 3, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255];
         let rest = [0x10, 0, 6, 0, 255, 255, 255, 255, 0x20, 0, 4, 0, 255, 255, 255, 255];
         let value = [&value[..], &rest].concat();
         let parsed = Acl::parse(&value).expect("valid").expect("not empty");
@@ -213,7 +214,10 @@ mod tests {
         // chmod changes the mask where there is one, the group's entry otherwise.
         assert_eq!(plain.with_mode(0o100751).entries, [(1, 7, NO_ID), (4, 5, NO_ID), (0x20, 1, NO_ID)]);
         let changed = named(7).with_mode(0o640);
-        assert_eq!((changed.perm(tag::MASK), changed.perm(tag::GROUP_OBJ), changed.mode_bits()), (Some(4), Some(5), 0o640));
+        assert_eq!(
+            (changed.perm(tag::MASK), changed.perm(tag::GROUP_OBJ), changed.mode_bits()),
+            (Some(4), Some(5), 0o640)
+        );
     }
 
     #[test]
@@ -225,7 +229,10 @@ mod tests {
         let (mode, stored) = named(7).inherit(0o104644);
         assert_eq!(mode, 0o104640);
         let stored = stored.expect("names somebody");
-        assert_eq!((stored.perm(tag::MASK), stored.perm(tag::GROUP_OBJ), stored.perm(tag::USER)), (Some(4), Some(5), Some(6)));
+        assert_eq!(
+            (stored.perm(tag::MASK), stored.perm(tag::GROUP_OBJ), stored.perm(tag::USER)),
+            (Some(4), Some(5), Some(6))
+        );
         let masked = acl(&[(1, 7, NO_ID), (4, 7, NO_ID), (0x10, 5, NO_ID), (0x20, 5, NO_ID)]);
         assert_eq!(masked.inherit(0o777).0, 0o755);
         assert!(masked.inherit(0o777).1.is_some());

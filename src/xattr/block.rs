@@ -184,7 +184,12 @@ pub(super) fn find_fit(block: &[u8], rules: Rules, need: usize) -> Result<Option
         let size = record.size();
         if record.len >= size + need {
             let owns_blocks = !record.used() && record.ptrs > 0;
-            return Ok(Some(Fit { giver: record.offset, at: record.offset + size, len: record.len - size, owns_blocks }));
+            return Ok(Some(Fit {
+                giver: record.offset,
+                at: record.offset + size,
+                len: record.len - size,
+                owns_blocks,
+            }));
         }
     }
     Ok(None)

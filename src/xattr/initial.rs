@@ -39,7 +39,14 @@ fn cost(rules: Rules, shapes: &[Shape]) -> u32 {
 
 /// Gives a new inode its first attributes inside the transaction that creates it, and writes its dinode back. `ea_block`: the
 /// block allocated together with the dinode, if that succeeded; it is initialised also when there are no attributes.
-pub fn initial(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, inode: &mut Inode, ea_block: Option<BlockAddr>, attrs: &[(EaType, &[u8], &[u8])]) -> Result<()> {
+pub fn initial(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    inode: &mut Inode,
+    ea_block: Option<BlockAddr>,
+    attrs: &[(EaType, &[u8], &[u8])],
+) -> Result<()> {
     if let Some(addr) = ea_block {
         if inode.dinode.eattr.get() != addr.get() {
             inode.dinode.eattr.set(addr.get());

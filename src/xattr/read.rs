@@ -60,7 +60,11 @@ pub(super) fn listed(vol: &Volume, buffer: &Buffer) -> Result<Vec<BlockAddr>> {
 }
 
 /// Shows each EA block to `each` until it breaks.
-pub(super) fn each_block<T>(vol: &Volume, inode: &Inode, each: &mut dyn FnMut(Arc<Buffer>) -> Result<ControlFlow<T>>) -> Result<Option<T>> {
+pub(super) fn each_block<T>(
+    vol: &Volume,
+    inode: &Inode,
+    each: &mut dyn FnMut(Arc<Buffer>) -> Result<ControlFlow<T>>,
+) -> Result<Option<T>> {
     let Some(first) = root(vol, inode)? else { return Ok(None) };
     let read = |addr| vol.cache.meta(addr, inode.lock_name(), MetaType::EaBlock);
     let Some(list) = indirect(vol, inode)? else { return Ok(each(read(first)?)?.break_value()) };

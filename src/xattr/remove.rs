@@ -12,7 +12,13 @@ use crate::rgrp::FreeSet;
 use std::sync::Arc;
 
 /// Removes an attribute; `NoAttribute` when it is not there; ctime. One transaction. `also` as in `set`.
-pub fn remove(vol: &Volume, inode: &mut Inode, kind: EaType, name: &[u8], also: &mut dyn FnMut(&mut Inode)) -> Result<()> {
+pub fn remove(
+    vol: &Volume,
+    inode: &mut Inode,
+    kind: EaType,
+    name: &[u8],
+    also: &mut dyn FnMut(&mut Inode),
+) -> Result<()> {
     read::check_kind(vol, kind)?;
     let place = find(vol, inode, kind, name)?.ok_or(Error::NoAttribute)?;
     take_out(vol, inode, &place.buffer, place.record, &mut |inode| {
@@ -34,7 +40,13 @@ pub(super) fn release(vol: &Volume, inode: &mut Inode, buffer: &Arc<Buffer>, off
 }
 
 /// Removes a record with its ED blocks.
-fn take_out(vol: &Volume, inode: &mut Inode, buffer: &Arc<Buffer>, record: Record, also: &mut dyn FnMut(&mut Inode)) -> Result<()> {
+fn take_out(
+    vol: &Volume,
+    inode: &mut Inode,
+    buffer: &Arc<Buffer>,
+    record: Record,
+    also: &mut dyn FnMut(&mut Inode),
+) -> Result<()> {
     let set = FreeSet::lock(&vol.rgrps, data_blocks(vol, buffer.addr(), &buffer.bytes(), record)?)?;
     let reserve = Reserve::blocks(set.log_blocks() + 2).with_revokes(set.blocks());
     let mut tx = vol.journal.begin(reserve)?;
@@ -57,7 +69,12 @@ pub(super) fn free(tx: &mut Transaction<'_>, inode: &mut Inode, set: FreeSet<'_>
 }
 
 /// Frees one block that `unlink` takes out of where it is named, in a transaction of its own.
-pub(super) fn free_block(vol: &Volume, inode: &mut Inode, blocks: Vec<BlockAddr>, unlink: &mut dyn FnMut(&mut Transaction<'_>, &mut Inode)) -> Result<()> {
+pub(super) fn free_block(
+    vol: &Volume,
+    inode: &mut Inode,
+    blocks: Vec<BlockAddr>,
+    unlink: &mut dyn FnMut(&mut Transaction<'_>, &mut Inode),
+) -> Result<()> {
     let set = FreeSet::lock(&vol.rgrps, blocks)?;
     let reserve = Reserve::blocks(set.log_blocks() + 2).with_revokes(set.blocks());
     let mut tx = vol.journal.begin(reserve)?;

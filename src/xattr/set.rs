@@ -1,7 +1,7 @@
 //! Setting an attribute (ondisk.md 6.3, 6.4).
 
 use super::SetMode;
-use super::block::{self, Fit, Shape, START, Value};
+use super::block::{self, Fit, START, Shape, Value};
 use super::read::{self, Place, each_block, find, rules};
 use super::remove::release;
 use crate::cache::Buffer;
@@ -18,7 +18,15 @@ use std::sync::Arc;
 /// Sets an attribute (ondisk.md 6.3, 6.4); ctime. One transaction; when a value in blocks of its own was replaced, another
 /// frees those. `OutOfRange` for too large, `NoSpace`, `Exists`, `NoAttribute`, `NotSupported` for `trusted.` on a volume of
 /// format 1801. `also` is applied to the dinode in the same transaction (mode change of an ACL).
-pub fn set(vol: &Volume, inode: &mut Inode, kind: EaType, name: &[u8], value: &[u8], how: SetMode, also: &mut dyn FnMut(&mut Inode)) -> Result<()> {
+pub fn set(
+    vol: &Volume,
+    inode: &mut Inode,
+    kind: EaType,
+    name: &[u8],
+    value: &[u8],
+    how: SetMode,
+    also: &mut dyn FnMut(&mut Inode),
+) -> Result<()> {
     read::check_kind(vol, kind)?;
     let shape = check_size(vol, name, value)?;
     let (old, target) = loop {
@@ -134,7 +142,13 @@ fn reserve<'v>(vol: &'v Volume, inode: &mut Inode, shape: Shape, target: &Target
 }
 
 /// Allocates a run of at most `want` blocks and accounts for it.
-fn alloc(vol: &Volume, tx: &mut Transaction<'_>, space: &mut Space<'_>, inode: &mut Inode, want: u32) -> Result<(BlockAddr, u32)> {
+fn alloc(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    space: &mut Space<'_>,
+    inode: &mut Inode,
+    want: u32,
+) -> Result<(BlockAddr, u32)> {
     let (addr, len) = space.alloc(tx, want, Some(inode.goal(vol)), inode.owner())?;
     let blocks = inode.dinode.blocks.get().checked_add(u64::from(len));
     inode.dinode.blocks.set(blocks.ok_or_else(|| Error::corrupt(inode.inum.addr, CorruptKind::Dinode("di_blocks")))?);
@@ -150,7 +164,17 @@ pub(super) fn new_block(tx: &mut Transaction<'_>, inode: &Inode, addr: BlockAddr
 
 /// Writes an attribute at its target, with the blocks that it needs. The caller writes the dinode back.
 #[allow(clippy::too_many_arguments)] // The attribute itself is three of them.
-pub(super) fn put(vol: &Volume, tx: &mut Transaction<'_>, mut space: Option<&mut Space<'_>>, inode: &mut Inode, target: Target, shape: Shape, kind: EaType, name: &[u8], value: &[u8]) -> Result<()> {
+pub(super) fn put(
+    vol: &Volume,
+    tx: &mut Transaction<'_>,
+    mut space: Option<&mut Space<'_>>,
+    inode: &mut Inode,
+    target: Target,
+    shape: Shape,
+    kind: EaType,
+    name: &[u8],
+    value: &[u8],
+) -> Result<()> {
     let mut next = |tx: &mut Transaction<'_>, inode: &mut Inode, want| match space.as_mut() {
         Some(space) => alloc(vol, tx, space, inode, want),
         None => Err(Error::NoSpace),
@@ -197,7 +221,9 @@ pub(super) fn put(vol: &Volume, tx: &mut Transaction<'_>, mut space: Option<&mut
         let data = tx.new_meta(addr, inode.lock_name(), MetaType::EaData);
         tx.edit(&data, |block| block[START..][..part.len()].copy_from_slice(part));
     }
-    tx.edit(&buffer, |block| block::write(block, fit, kind, name, Value::External { len: value.len(), blocks: &blocks }));
+    tx.edit(&buffer, |block| {
+        block::write(block, fit, kind, name, Value::External { len: value.len(), blocks: &blocks })
+    });
     Ok(())
 }
 

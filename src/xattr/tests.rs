@@ -59,7 +59,10 @@ fn removing_the_first_keeps_its_name_and_others_merge() {
     block::remove(&mut block, r, offsets[2]).expect("sound");
     block::remove(&mut block, r, offsets[0]).expect("sound");
     let left: Vec<_> = records(&block, r).map(|x| x.expect("sound")).collect();
-    assert_eq!(left.iter().map(|x| (x.kind, x.len)).collect::<Vec<_>>(), [(EaType::Unused, 24), (EaType::User, 488 - 24)]);
+    assert_eq!(
+        left.iter().map(|x| (x.kind, x.len)).collect::<Vec<_>>(),
+        [(EaType::Unused, 24), (EaType::User, 488 - 24)]
+    );
     assert_eq!(left[0].name(&block), b"one");
     assert_eq!(block::remove(&mut block, r, 30), Err(Defect("record vanished")));
 }
