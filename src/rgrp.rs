@@ -9,6 +9,9 @@ use crate::ids::{BlkState, BlockAddr, Inum, Jid};
 use crate::journal::{Journal, Transaction};
 use std::sync::Arc;
 
+mod set;
+pub use set::FreeSet;
+
 /// Whose blocks are charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -71,6 +74,10 @@ impl Rgrps {
     /// before it is said, the log is flushed (blocks freed in uncommitted batches) and unlinked inodes are asked for through
     /// `set_reclaimer`. May give fewer than `want.blocks` but never fewer than `want.min`.
     pub fn reserve(&self, _want: Want, _resv: &mut Reservation) -> Result<Space<'_>> {
+        unimplemented!()
+    }
+    /// `reserve` of exactly `want.min` blocks, all in one rgrp (the data blocks of one extended attribute: ondisk.md 6.3).
+    pub fn reserve_in_one(&self, _want: Want, _resv: &mut Reservation) -> Result<Space<'_>> {
         unimplemented!()
     }
     /// Locks the rgrp of `block` for freeing.
