@@ -1,11 +1,10 @@
-//! Chapter 3: the glock, a cluster lock with its cached object inside. (API skeleton)
+//! Chapter 3: the glock, a cluster lock with its cached object inside.
 
 use crate::error::Result;
 use crate::ids::LockName;
-use crate::sync::DashMap;
-use std::marker::PhantomData;
+use crate::sync::{ArcRwLockReadGuard, ArcRwLockWriteGuard, DashMap, RawRwLock, RwLock, about_to_wait};
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What lives inside a glock. Implemented beside each object (`inode/protect.rs`, `rgrp/protect.rs`).
 pub trait Protected: Sized + Send + Sync + 'static {
@@ -19,102 +18,180 @@ pub trait Protected: Sized + Send + Sync + 'static {
     fn invalidate(name: LockName, cx: &Self::Context);
 }
 
-/// A cluster lock with the object it protects. Cheap to clone (`Arc` inside where needed by the implementation).
+type Slot<T> = Arc<RwLock<Option<T>>>;
+type Cx<T> = Arc<OnceLock<Weak<<T as Protected>::Context>>>;
+
+/// A cluster lock with the object it protects.
 pub struct Glock<T: Protected> {
-    _t: PhantomData<T>,
+    name: LockName,
+    object: Slot<T>,
+    cx: Cx<T>,
 }
 
 /// Proof of a shared lock; derefs to the object. Owned: may be moved to another thread.
 pub struct SharedHolder<T: Protected> {
-    _t: PhantomData<T>,
+    guard: ArcRwLockReadGuard<RawRwLock, Option<T>>,
 }
 /// Proof of an exclusive lock; derefs to the object mutably. Owned.
 pub struct ExclusiveHolder<T: Protected> {
-    _t: PhantomData<T>,
+    name: LockName,
+    forget: bool,
+    guard: ArcRwLockWriteGuard<RawRwLock, Option<T>>,
 }
 
 impl<T: Protected> Glock<T> {
     /// The lock's name.
     pub fn name(&self) -> LockName {
-        unimplemented!()
+        self.name
     }
+
+    fn fill(&self, slot: &mut Option<T>) -> Result<()> {
+        if slot.is_none() {
+            let cx = self.cx.get().and_then(Weak::upgrade).ok_or(crate::error::Error::Withdrawn)?;
+            *slot = Some(T::instantiate(self.name, &cx)?);
+        }
+        Ok(())
+    }
+
+    fn write(&self) -> Result<ArcRwLockWriteGuard<RawRwLock, Option<T>>> {
+        match self.object.try_write_arc() {
+            Some(guard) => Ok(guard),
+            None => {
+                about_to_wait()?;
+                Ok(self.object.write_arc())
+            }
+        }
+    }
+
     /// Takes the lock shared; instantiates the object when needed. `MustWait` when it would wait and may not.
     pub fn shared(self: &Arc<Self>) -> Result<SharedHolder<T>> {
-        unimplemented!()
+        loop {
+            let guard = match self.object.try_read_arc() {
+                Some(guard) => guard,
+                None => {
+                    about_to_wait()?;
+                    self.object.read_arc()
+                }
+            };
+            if guard.is_some() {
+                return Ok(SharedHolder { guard });
+            }
+            drop(guard);
+            let mut guard = self.write()?;
+            self.fill(&mut guard)?;
+            return Ok(SharedHolder { guard: ArcRwLockWriteGuard::downgrade(guard) });
+        }
     }
     /// Takes the lock exclusive.
     pub fn exclusive(self: &Arc<Self>) -> Result<ExclusiveHolder<T>> {
-        unimplemented!()
+        let mut guard = self.write()?;
+        self.fill(&mut guard)?;
+        Ok(ExclusiveHolder { name: self.name, forget: false, guard })
     }
     /// Takes the lock exclusive if that needs no waiting at all; `None` otherwise.
     pub fn try_exclusive(self: &Arc<Self>) -> Result<Option<ExclusiveHolder<T>>> {
-        unimplemented!()
+        let Some(mut guard) = self.object.try_write_arc() else { return Ok(None) };
+        self.fill(&mut guard)?;
+        Ok(Some(ExclusiveHolder { name: self.name, forget: false, guard }))
     }
     /// Takes the lock exclusive and puts `object` inside without reading (a newly created object; an old one is replaced).
-    pub fn exclusive_with(self: &Arc<Self>, _object: T) -> Result<ExclusiveHolder<T>> {
-        unimplemented!()
+    pub fn exclusive_with(self: &Arc<Self>, object: T) -> Result<ExclusiveHolder<T>> {
+        let mut guard = self.write()?;
+        *guard = Some(object);
+        Ok(ExclusiveHolder { name: self.name, forget: false, guard })
     }
 }
 
 impl<T: Protected> ExclusiveHolder<T> {
     /// The lock's name.
     pub fn name(&self) -> LockName {
-        unimplemented!()
+        self.name
     }
     /// Drops the object when the holder is dropped: the next holder reads it from disk/cache again (after a failed change).
     pub fn forget_object(&mut self) {
-        unimplemented!()
+        self.forget = true;
     }
 }
+
+impl<T: Protected> Drop for ExclusiveHolder<T> {
+    fn drop(&mut self) {
+        if self.forget {
+            *self.guard = None;
+        }
+    }
+}
+
+const FILLED: &str = "a holder is made only of a filled slot";
 
 impl<T: Protected> Deref for SharedHolder<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        unimplemented!()
+        self.guard.as_ref().expect(FILLED)
     }
 }
 impl<T: Protected> Deref for ExclusiveHolder<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        unimplemented!()
+        self.guard.as_ref().expect(FILLED)
     }
 }
 impl<T: Protected> DerefMut for ExclusiveHolder<T> {
     fn deref_mut(&mut self) -> &mut T {
-        unimplemented!()
+        self.guard.as_mut().expect(FILLED)
     }
 }
 
-/// All glocks of one kind: name → glock, with an LRU of unused ones.
+/// All glocks of one kind: name → glock.
 pub struct GlockTable<T: Protected> {
-    _map: DashMap<LockName, Arc<Glock<T>>>,
+    map: DashMap<LockName, Arc<Glock<T>>>,
+    cx: Cx<T>,
+    keep: usize,
 }
 
 impl<T: Protected> GlockTable<T> {
     /// A table of glocks granted by `manager`; `keep` unused ones stay cached. `set_context` must follow before use.
-    pub fn new(_manager: Arc<dyn LockManager>, _keep: usize) -> Self {
-        unimplemented!()
+    pub fn new(_manager: Arc<dyn LockManager>, keep: usize) -> Self {
+        Self { map: DashMap::new(), cx: Arc::new(OnceLock::new()), keep }
     }
     /// Gives the table the context for `Protected` calls, once (a `Weak` inside: the context usually owns the table).
-    pub fn set_context(&self, _cx: &Arc<T::Context>) {
-        unimplemented!()
+    pub fn set_context(&self, cx: &Arc<T::Context>) {
+        let _set_before = self.cx.set(Arc::downgrade(cx)).is_err();
     }
     /// The glock of this name, made when new.
-    pub fn get(&self, _name: LockName) -> Arc<Glock<T>> {
-        unimplemented!()
+    pub fn get(&self, name: LockName) -> Arc<Glock<T>> {
+        if let Some(found) = self.map.get(&name) {
+            return Arc::clone(&found);
+        }
+        let make = || Arc::new(Glock { name, object: Arc::new(RwLock::new(None)), cx: Arc::clone(&self.cx) });
+        let glock = Arc::clone(&self.map.entry(name).or_insert_with(make));
+        if self.map.len() > self.keep + self.keep / 8 {
+            self.shrink();
+        }
+        glock
     }
     /// Names of all glocks now in the table.
     pub fn names(&self) -> Vec<LockName> {
-        unimplemented!()
+        self.map.iter().map(|e| *e.key()).collect()
     }
     /// Drops the glock from the table when nobody uses it (a deleted inode).
-    pub fn remove(&self, _name: LockName) {
-        unimplemented!()
+    pub fn remove(&self, name: LockName) {
+        self.map.remove_if(&name, |_, g| unused(g));
     }
     /// Drops unused glocks beyond the limit.
     pub fn shrink(&self) {
-        unimplemented!()
+        let mut over = self.map.len().saturating_sub(self.keep);
+        self.map.retain(|_, g| {
+            if over > 0 && unused(g) {
+                over -= 1;
+                return false;
+            }
+            true
+        });
     }
+}
+
+fn unused<T: Protected>(glock: &Arc<Glock<T>>) -> bool {
+    Arc::strong_count(glock) == 1 && Arc::strong_count(&glock.object) == 1
 }
 
 /// Grants cluster locks: `Nolock` here, the DLM later.
