@@ -71,7 +71,7 @@ pub fn mount_main() -> ExitCode {
 }
 
 fn parse<T: Parser>(name: &str) -> Result<T, ExitCode> {
-    let version = format!("{} (GFS2 formats 1801, 1802)", env!("CARGO_PKG_VERSION"));
+    let version = concat!(env!("CARGO_PKG_VERSION"), " (GFS2 formats 1801, 1802)");
     let parsed = T::command().version(version).try_get_matches().and_then(|m| T::from_arg_matches(&m));
     parsed.map_err(|e| match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

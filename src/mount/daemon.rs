@@ -38,10 +38,11 @@ pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Resul
     if !kind.is_block_device() && !kind.is_file() {
         return Err(say(&source, &"neither a block device nor an image file"));
     }
+    // Not claimed: the mount itself claims a block device, and would find it in use.
     // A read-only mount replays dirty journals, so it writes too, unless the device or -o norecovery forbids it.
-    let mode = if options.open.norecovery { OpenMode::ReadOnly } else { OpenMode::ReadWrite };
+    let mode = if options.open.norecovery { OpenMode::ReadOnly } else { OpenMode::ReadWriteShared };
     let device = match FileDevice::open(&source, mode) {
-        Err(e) if options.open.read_only && mode == OpenMode::ReadWrite && is_read_only_error(&e) => {
+        Err(e) if options.open.read_only && mode != OpenMode::ReadOnly && is_read_only_error(&e) => {
             FileDevice::open(&source, OpenMode::ReadOnly)
         }
         other => other,
@@ -207,7 +208,7 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
             }
             continue;
         }
-        if last.elapsed() >= quantum {
+        if last.elapsed() >= quantum && !opened.is_read_only() {
             last = Instant::now();
             if let Err(e) = opened.fs.sync_counters() {
                 tracing::warn!("moving statfs and quota changes failed: {e}");

@@ -1,0 +1,72 @@
+//! Freeing blocks of a locked rgrp.
+
+use super::group::Rgrp;
+use super::{Owner, Rgrps};
+use crate::error::{CorruptKind, Error, Result};
+use crate::format::StatfsChange;
+use crate::glock::ExclusiveHolder;
+use crate::ids::{BlkState, BlockAddr};
+use crate::journal::Transaction;
+
+/// A locked rgrp, for freeing.
+pub struct FreeSpace<'r> {
+    rgrps: &'r Rgrps,
+    group: ExclusiveHolder<Rgrp>,
+}
+
+impl<'r> FreeSpace<'r> {
+    pub(super) fn new(rgrps: &'r Rgrps, group: ExclusiveHolder<Rgrp>) -> Self {
+        Self { rgrps, group }
+    }
+
+    /// True when the block is in this rgrp.
+    pub fn covers(&self, block: BlockAddr) -> bool {
+        self.group.extent().index_of(block).is_some()
+    }
+
+    /// Metadata blocks that freeing up to `n` runs here may add to a transaction, the ledger's included.
+    pub fn log_blocks(&self, n: u32) -> u32 {
+        // A single block touches one bitmap block; a run may touch all of them.
+        let maps = if n == 0 { 0 } else { self.group.blocks() };
+        maps + self.rgrps.ledger.log_blocks()
+    }
+
+    /// USED → FREE for a run; calls `tx.forget` for it. A block that is not USED is corruption.
+    pub fn free(&mut self, tx: &mut Transaction<'_>, start: BlockAddr, blocks: u32, owner: Option<Owner>) -> Result<()> {
+        let first = self.group.check_run(start, blocks, BlkState::Used, "a block to be freed is not in use")?;
+        self.release(tx, (start, first, blocks), 0, owner)
+    }
+
+    /// DINODE → UNLINKED.
+    pub fn unlink_dinode(&mut self, tx: &mut Transaction<'_>, addr: BlockAddr) -> Result<()> {
+        let first = self.group.check_run(addr, 1, BlkState::Dinode, "an inode to be unlinked is not a dinode")?;
+        self.group.change(tx, first, 1, BlkState::Unlinked, 0, 0);
+        Ok(())
+    }
+
+    /// UNLINKED → FREE, with `tx.forget`.
+    pub fn free_dinode(&mut self, tx: &mut Transaction<'_>, addr: BlockAddr, owner: Option<Owner>) -> Result<()> {
+        let first = self.group.check_run(addr, 1, BlkState::Unlinked, "an inode to be deleted is not unlinked")?;
+        self.release(tx, (addr, first, 1), -1, owner)
+    }
+
+    fn release(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        (start, first, blocks): (BlockAddr, u32, u32),
+        dinodes: i64,
+        owner: Option<Owner>,
+    ) -> Result<()> {
+        let free = i64::from(blocks);
+        self.group.change(tx, first, blocks, BlkState::Free, free, dinodes);
+        tx.forget(start, blocks);
+        self.rgrps.sides[self.group.index()].freed(first, blocks, tx.batch());
+        let delta = StatfsChange { total: 0.into(), free: free.into(), dinodes: dinodes.into() };
+        self.rgrps.ledger.charge(tx, delta, owner)
+    }
+
+    /// State of a block of this rgrp.
+    pub fn state(&self, block: BlockAddr) -> Result<BlkState> {
+        self.group.state(block).ok_or_else(|| Error::corrupt(block, CorruptKind::Pointer(block.get())))
+    }
+}
