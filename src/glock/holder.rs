@@ -65,8 +65,8 @@ impl<T: Protected> Glock<T> {
         self.filled(guard, hold)
     }
 
-    /// Takes the lock exclusive if nobody has to be waited for; `None` otherwise. (The object may have to be read: a thread
-    /// that may wait waits for that.)
+    /// Takes the lock exclusive if nobody has to be waited for; `None` otherwise. The object may have to be read: a thread
+    /// that may wait waits for that, another one is told `MustWait`.
     pub fn try_exclusive(self: &Arc<Self>) -> Result<Option<ExclusiveHolder<T>>> {
         let hold = match self.hold(Exclusive, true) {
             Ok(hold) => hold,
@@ -74,11 +74,7 @@ impl<T: Protected> Glock<T> {
             Err(e) => return Err(e),
         };
         let Some(guard) = self.object.try_write_arc() else { return Ok(None) };
-        match self.filled(guard, hold) {
-            Ok(holder) => Ok(Some(holder)),
-            Err(Error::MustWait) => Ok(None),
-            Err(e) => Err(e),
-        }
+        self.filled(guard, hold).map(Some)
     }
 
     /// Takes the lock exclusive and puts `object` inside without reading (a newly created object; an old one is replaced).
