@@ -129,15 +129,22 @@ impl Quota {
         }
         let mut state = self.state.lock();
         for who in [Who::User(owner.uid), Who::Group(owner.gid)] {
-            self.change(tx, &mut state, who, blocks)?;
+            self.change(tx, &mut state, who, blocks);
         }
         Ok(())
     }
 
-    fn change(&self, tx: &mut Transaction<'_>, state: &mut State, who: Who, by: i64) -> Result<()> {
+    fn change(&self, tx: &mut Transaction<'_>, state: &mut State, who: Who, by: i64) {
         let (slot, old) = match state.pending.get(&who) {
             Some(&found) => found,
-            None => (self.new_slot(state)?, 0),
+            None => match self.new_slot(state) {
+                Some(slot) => (slot, 0),
+                None => {
+                    // The allocation is half done and must not fail for its book-keeping; usage is approximate anyway.
+                    tracing::warn!("quota: no free slot for {who:?}, a change of {by} blocks is not counted");
+                    return;
+                }
+            },
         };
         let change = old.saturating_add(by);
         let (flags, id) = match who {
@@ -155,19 +162,15 @@ impl Quota {
         } else {
             state.pending.insert(who, (slot, change));
         }
-        Ok(())
     }
 
-    /// A slot for a new id. More ids at once than the file has slots: the caller is told there is no space.
-    fn new_slot(&self, state: &mut State) -> Result<usize> {
-        if let Some(slot) = state.free.pop() {
-            return Ok(slot);
-        }
-        if state.next >= self.slots_per_block * self.blocks.len() {
-            return Err(Error::NoSpace);
-        }
-        state.next += 1;
-        Ok(state.next - 1)
+    /// A slot for a new id; `None` when more ids are pending than the file has slots.
+    fn new_slot(&self, state: &mut State) -> Option<usize> {
+        state.free.pop().or_else(|| {
+            let new = (state.next < self.slots_per_block * self.blocks.len()).then_some(state.next)?;
+            state.next += 1;
+            Some(new)
+        })
     }
 
     /// `QuotaExceeded` when `blocks` more would pass a limit of the owner (mode On). Callers who may pass limits do not ask.
@@ -249,7 +252,7 @@ impl Quota {
             let pending = state.pending.get(&who).map_or(0, |(_, change)| *change);
             entry.value.set(entry.value.get().saturating_add(pending).max(0));
             if pending != 0 {
-                self.change(&mut tx, &mut state, who, -pending)?;
+                self.change(&mut tx, &mut state, who, -pending);
             }
         }
         f(&mut entry);

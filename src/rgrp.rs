@@ -5,36 +5,53 @@
 //! space. "No space" is said by `reserve` or never.
 //!
 //! **Reuse.** A block freed in a batch is not handed out before that batch is durable: replaying an older log could otherwise
-//! write the old contents over the new. `rgrp/side.rs` remembers such blocks; the bitmap on the disk shows them free.
+//! write the old contents over the new. [`claims`] remembers such blocks; the bitmap on the disk shows them free.
 //!
-//! **Windows.** A file that grows gets a window of blocks set aside in memory, so that files written at the same time do not
-//! cut each other up. Windows are a wish: when space is short they are dropped.
+//! **Reservations.** A file that grows gets a run of blocks set aside in memory, so that files written at the same time do
+//! not cut each other up. They are a wish: when space is short they are taken away.
+//!
+//! `group` is the object inside the glock, `bitmap` searches, `plan` chooses the blocks a promise is kept with, `place` the
+//! rgrps that are tried, `reserve` conducts. `alloc` and `free` make the changes, in the caller's transaction, and have the
+//! [`Ledger`] count them; `lvb` tells other nodes.
+//!
+//! Invariants: the header counts the bitmap (checked when it is read; `Corrupt` otherwise). A promise names its blocks, and
+//! the rgrp is locked until it is kept or given up. Of every change, either all is in the transaction or nothing is.
 //!
 //! Lock order: rgrps ascending; after inodes, before the transaction.
 
+mod alloc;
 mod bitmap;
+mod claims;
 mod free;
 mod group;
+mod index;
+mod lvb;
+mod place;
+mod plan;
+mod protect;
 mod reserve;
 mod set;
-mod side;
-mod space;
+mod trim;
 
+#[cfg(test)]
+mod tests;
+
+pub use alloc::Space;
+pub use claims::Reservation;
 pub use free::FreeSpace;
 pub use group::Rgrp;
 pub use set::FreeSet;
-pub use side::Reservation;
-pub use space::Space;
 
 use crate::cache::Cache;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::StatfsChange;
 use crate::format::rgrp::RgrpExtent;
 use crate::glock::{Glock, GlockTable, LockManager};
-use crate::ids::{BlkState, BlockAddr, Jid, LockName};
-use crate::journal::{FlushReason, Journal, Transaction};
-use group::GroupContext;
-use side::Side;
+use crate::ids::{BlkState, BlockAddr, Jid};
+use crate::journal::{Journal, Transaction};
+use claims::Claims;
+use index::Index;
+use protect::RgrpContext;
 use std::sync::{Arc, OnceLock};
 
 /// Whose blocks are charged.
@@ -75,21 +92,20 @@ const KEPT: usize = 4096;
 
 /// All resource groups of a volume.
 pub struct Rgrps {
-    cache: Arc<Cache>,
-    journal: Arc<Journal>,
     ledger: Arc<dyn Ledger>,
-    cx: Arc<GroupContext>,
+    cx: Arc<RgrpContext>,
     table: GlockTable<Rgrp>,
-    /// In-memory state of each rgrp, in the order of `cx.extents`.
-    sides: Vec<Side>,
     jid: Jid,
     njournals: u32,
+    /// Freed blocks are discarded once they may be used again.
     discard: bool,
+    /// Other nodes may want our locks.
+    shared: bool,
     reclaimer: OnceLock<Reclaimer>,
 }
 
 impl Rgrps {
-    /// Takes the checked rindex, ascending. `njournals` and `jid` say which rgrps this node prefers.
+    /// Takes the checked rindex. `njournals` and `jid` say which rgrps this node prefers.
     #[allow(clippy::too_many_arguments, reason = "the parts of a volume meet here once")]
     pub fn new(
         cache: Arc<Cache>,
@@ -101,67 +117,57 @@ impl Rgrps {
         njournals: u32,
         discard: bool,
     ) -> Result<Arc<Self>> {
-        let sides = extents.iter().map(|_| Side::default()).collect();
-        let cx = Arc::new(GroupContext { cache: Arc::clone(&cache), journal: Arc::clone(&journal), extents });
+        let index = Index::new(extents);
+        let claims = (0..index.len()).map(|n| Arc::new(Claims::new(n))).collect();
+        let cx = Arc::new(RgrpContext { cache, journal, index, claims });
+        let shared = manager.is_shared();
         let table = GlockTable::new(manager, KEPT);
         table.set_context(&cx);
-        let njournals = njournals.max(1);
-        let reclaimer = OnceLock::new();
-        Ok(Arc::new(Self { cache, journal, ledger, cx, table, sides, jid, njournals, discard, reclaimer }))
+        let (njournals, reclaimer) = (njournals.max(1), OnceLock::new());
+        Ok(Arc::new(Self { ledger, cx, table, jid, njournals, discard, shared, reclaimer }))
     }
 
     /// Number of rgrps.
     pub fn len(&self) -> usize {
-        self.cx.extents.len()
+        self.cx.index.len()
     }
 
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
-        self.cx.extents.is_empty()
+        self.len() == 0
     }
 
     /// Where they lie, ascending.
     pub fn extents(&self) -> Vec<RgrpExtent> {
-        self.cx.extents.clone()
+        self.cx.index.all().to_vec()
     }
 
     /// True when the block is some rgrp's data block (what a pointer may point to).
     pub fn owns(&self, block: BlockAddr) -> bool {
-        self.index_of(block).is_some()
+        self.cx.index.of(block).is_some()
     }
 
-    /// Which rgrp's data block this is.
-    fn index_of(&self, block: BlockAddr) -> Option<usize> {
-        self.cx.index_of(block)
+    /// The locks, for dumps.
+    pub fn locks(&self) -> &GlockTable<Rgrp> {
+        &self.table
     }
 
-    fn must_own(&self, block: BlockAddr) -> Result<usize> {
-        self.index_of(block).ok_or_else(|| Error::corrupt(block, CorruptKind::Pointer(block.get())))
-    }
-
-    /// Where the search in an rgrp begins when nobody says where: behind its last allocation.
-    fn goal_of(&self, index: usize) -> BlockAddr {
-        self.cx.extents[index].block_at(self.sides[index].last())
-    }
-
-    fn note_alloc(&self, index: usize, next: u32) {
-        self.sides[index].set_last(next);
-    }
-
-    fn glock(&self, index: usize) -> Arc<Glock<Rgrp>> {
-        self.table.get(LockName::rgrp(self.cx.extents[index].addr))
+    fn glock(&self, n: usize) -> Arc<Glock<Rgrp>> {
+        self.table.get(self.cx.index.lock_name(n))
     }
 
     /// Locks the rgrp of `block` for freeing.
     pub fn lock_for_free(&self, block: BlockAddr) -> Result<FreeSpace<'_>> {
-        let index = self.must_own(block)?;
-        Ok(FreeSpace::new(self, self.glock(index).exclusive()?))
+        let n = self.cx.index.must_own(block)?;
+        let mut group = self.glock(n).exclusive()?;
+        self.available(&mut group)?;
+        Ok(FreeSpace::new(self, group))
     }
 
-    /// State of a block in the bitmap.
+    /// State of a block in the bitmap. Not to be asked while the same thread holds the rgrp: see `FreeSpace::state`.
     pub fn state(&self, block: BlockAddr) -> Result<BlkState> {
-        let index = self.must_own(block)?;
-        let group = self.glock(index).shared()?;
+        let n = self.cx.index.must_own(block)?;
+        let group = self.glock(n).shared()?;
         group.state(block).ok_or_else(|| Error::corrupt(block, CorruptKind::Pointer(block.get())))
     }
 
@@ -169,49 +175,27 @@ impl Rgrps {
     pub fn find(&self, index: usize, state: BlkState) -> Result<Vec<BlockAddr>> {
         let group = self.glock(index).shared()?;
         let mut found = Vec::new();
+        if state == BlkState::Unlinked && group.unlinked() == 0 {
+            return Ok(found);
+        }
         let mut from = 0;
-        while let Some(at) = group.find(from, state) {
+        while let Some(at) = group.find(from, group.extent().data, state) {
             found.push(group.extent().block_at(at));
             from = at + 1;
         }
         Ok(found)
     }
 
-    /// Called when space is short: deletes unlinked inodes of the rgrp with this index, says whether any went.
+    /// Called when space is short: deletes unlinked inodes of the rgrp with this index, says whether any went. The first one
+    /// set counts.
     pub fn set_reclaimer(&self, reclaim: Box<dyn Fn(usize) -> bool + Send + Sync>) {
-        let _only_the_first_counts = self.reclaimer.set(reclaim).is_err();
-    }
-
-    /// FITRIM: discards free extents of at least `min_blocks` within [start, end) blocks; returns blocks discarded.
-    pub fn trim(&self, start: u64, end: u64, min_blocks: u64) -> Result<u64> {
-        self.journal.flush(FlushReason::Normal)?;
-        let bs = self.cache.block_size();
-        let mut trimmed = 0;
-        for index in 0..self.len() {
-            let extent = self.cx.extents[index];
-            if extent.end() <= start || extent.data0.get() >= end {
-                continue;
-            }
-            // Held exclusively: nobody allocates what is being discarded.
-            let group = self.glock(index).exclusive()?;
-            let mut from = 0;
-            while let Some((at, len)) = self.sides[index].free_run(&group, from, &self.journal) {
-                from = at + len;
-                let first = extent.block_at(at).get().max(start);
-                let last = (extent.block_at(at).get() + u64::from(len)).min(end);
-                if last.saturating_sub(first) >= min_blocks.max(1) {
-                    self.cache.device().discard(first << bs.shift(), (last - first) << bs.shift())?;
-                    trimmed += last - first;
-                }
-            }
+        if self.reclaimer.set(reclaim).is_err() {
+            tracing::debug!("a reclaimer was set already");
         }
-        Ok(trimmed)
     }
 
-    /// Gives back an inode's reservation.
+    /// Gives back an inode's reservation: when nobody has it open for writing any more.
     pub fn release(&self, resv: &mut Reservation) {
-        if let Some((index, start)) = resv.take() {
-            self.sides[index].close_window(start);
-        }
+        resv.clear();
     }
 }

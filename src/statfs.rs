@@ -6,7 +6,8 @@
 use crate::cache::Buffer;
 use crate::error::Result;
 use crate::format::dinode::DINODE_SIZE;
-use crate::format::{OnDisk, StatfsChange};
+use crate::format::{MetaType, OnDisk, StatfsChange};
+use crate::ids::BlockAddr;
 use crate::inode::Volume;
 use crate::journal::{Journal, Reserve, Transaction};
 use crate::quota::Quota;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 
 /// Master totals and this node's delta.
 pub struct Statfs {
-    master: Arc<Buffer>,
+    /// Dinode of the master file.
+    master: BlockAddr,
     local: Arc<Buffer>,
     journal: Arc<Journal>,
     counts: Mutex<Counts>,
@@ -65,7 +67,7 @@ impl Statfs {
     pub fn load(master: Arc<Buffer>, local: Arc<Buffer>, journal: Arc<Journal>) -> Result<Arc<Self>> {
         let counts = Counts { master: Numbers::read(&master), local: Numbers::read(&local) };
         journal.set_local_statfs(counts.local.to_disk());
-        Ok(Arc::new(Self { master, local, journal, counts: Mutex::new(counts) }))
+        Ok(Arc::new(Self { master: master.addr(), local, journal, counts: Mutex::new(counts) }))
     }
 
     /// Counts in a transaction: the statfs_change dinode and the numbers stamped into log headers. One block.
@@ -97,11 +99,15 @@ impl Statfs {
         if self.counts.lock().local == Numbers::default() {
             return Ok(());
         }
+        // Other nodes add to the master file too: its lock, and its contents as they are now.
+        let addr = self.master;
+        let held = vol.inode(addr).exclusive()?;
+        let master = vol.cache.meta(addr, held.lock_name(), MetaType::Dinode)?;
         let mut tx = vol.journal.begin(Reserve::blocks(2))?;
         let mut counts = self.counts.lock();
-        counts.master = counts.master.plus(counts.local);
+        counts.master = Numbers::read(&master).plus(counts.local);
         counts.local = Numbers::default();
-        counts.master.put(&mut tx, &self.master);
+        counts.master.put(&mut tx, &master);
         counts.local.put(&mut tx, &self.local);
         self.journal.set_local_statfs(counts.local.to_disk());
         drop(counts);
