@@ -4,5 +4,6 @@ mod basic;
 mod crash;
 mod model;
 mod rig;
+mod threads;
 
 use rig::Rig;

@@ -35,7 +35,7 @@ impl Setup {
             rig.dev.set_crash_point(at);
         }
         let mut model = Model::new(self.seed);
-        format(&rig);
+        model.format(&rig);
         for _ in 0..self.steps {
             if let Err(e) = model.step(&rig) {
                 assert!(rig.dev.crashed(), "seed {}: {e} without a crash", self.seed);
@@ -86,16 +86,6 @@ impl Setup {
     }
 }
 
-/// Block 0 becomes metadata before the counted part begins.
-fn format(rig: &Rig) {
-    let bs = rig.cache.block_size();
-    let mut block = vec![0; bs.bytes()];
-    crate::format::MetaHeader::init(&mut block, crate::format::MetaType::Indirect);
-    use crate::device::BlockDevice;
-    let done = rig.dev.write(FIRST << bs.shift(), &block).and_then(|()| rig.dev.flush());
-    assert!(done.is_ok() || rig.dev.crashed());
-}
-
 #[test]
 fn every_crash_point_small_blocks() {
     for seed in seeds(2) {
@@ -118,7 +108,7 @@ fn every_crash_point_tiny_cache() {
 }
 
 /// Seeds of this run: `GFS2R_SEEDS=n` for more, `GFS2R_SEED=s` for one of them.
-fn seeds(usual: u64) -> Vec<u64> {
+pub(super) fn seeds(usual: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let list: Vec<u64> = match (number("GFS2R_SEED"), number("GFS2R_SEEDS")) {
         (Some(seed), _) => vec![seed],

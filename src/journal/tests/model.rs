@@ -4,7 +4,7 @@
 //! and the model knows the state after each.
 
 use super::rig::*;
-use crate::device::AlignedBuf;
+use crate::device::{AlignedBuf, BlockDevice};
 use crate::error::{Error, Result};
 use crate::format::{MetaHeader, MetaType, StatfsChange, get_u64, put_u64};
 use crate::ids::BatchId;
@@ -28,6 +28,10 @@ pub(super) enum Block {
 
 pub(super) struct Model {
     rng: u64,
+    /// Its first block.
+    base: u64,
+    /// It is the only one: statfs counts its transactions, and it may do what would disturb others.
+    alone: bool,
     pub(super) blocks: Vec<Block>,
     next_value: u64,
     pub(super) counter: u64,
@@ -39,14 +43,22 @@ pub(super) struct Model {
     pub(super) durable: BatchId,
     /// Values of data blocks known to be durable.
     pub(super) synced: BTreeSet<u64>,
+    /// The block that the other node was writing when the power went.
+    other_in_flight: Option<usize>,
 }
 
 impl Model {
     pub(super) fn new(seed: u64) -> Self {
+        Self::beside_others(seed, 0, true)
+    }
+    /// Number `index` of several.
+    pub(super) fn beside_others(seed: u64, index: u64, alone: bool) -> Self {
         let mut blocks = vec![Block::Free { since: BatchId(0) }; N];
         blocks[0] = Block::Meta(0);
         Self {
-            rng: seed,
+            rng: seed ^ index << 32,
+            base: FIRST + index * N as u64,
+            alone,
             states: BTreeMap::from([(0, blocks.clone())]),
             blocks,
             next_value: 1,
@@ -54,6 +66,7 @@ impl Model {
             ends: BTreeMap::new(),
             durable: BatchId(0),
             synced: BTreeSet::new(),
+            other_in_flight: None,
         }
     }
     pub(super) fn below(&mut self, n: u64) -> u64 {
@@ -68,6 +81,14 @@ impl Model {
         self.next_value
     }
 
+    /// Block 0 becomes metadata before the counted part begins.
+    pub(super) fn format(&self, rig: &Rig) {
+        let bs = rig.cache.block_size();
+        let mut block = vec![0; bs.bytes()];
+        MetaHeader::init(&mut block, MetaType::Indirect);
+        let done = rig.dev.write_durable(self.base << bs.shift(), &block);
+        assert!(done.is_ok() || rig.dev.crashed());
+    }
     /// One step: mostly a transaction, sometimes something else. Errors are the crash.
     pub(super) fn step(&mut self, rig: &Rig) -> Result<()> {
         match self.below(20) {
@@ -78,7 +99,7 @@ impl Model {
                 rig.journal.write_back(log(rig), Place::Upto(upto))?;
             }
             3 => rig.journal.move_tail(log(rig), FlushReason::Normal)?,
-            4 if self.below(4) == 0 => self.sync_everything(rig)?,
+            4 if self.below(4) == 0 && self.alone => self.sync_everything(rig)?,
             5 => rig.cache.data().write_all()?,
             6 => {
                 let n = self.below(N as u64);
@@ -86,8 +107,10 @@ impl Model {
             }
             7 if self.below(2) == 0 => {
                 let n = self.below(N as u64);
-                rig.journal.sync_owner(owner(FIRST + n))?;
-                rig.cache.invalidate(owner(FIRST + n));
+                rig.journal.sync_owner(owner(self.base + n))?;
+                rig.cache.invalidate(owner(self.base + n));
+                self.durable = self.durable.max(rig.journal.committed());
+                self.other_node(rig, n as usize)?;
             }
             8 => self.overwrite(rig)?,
             _ => self.transaction(rig)?,
@@ -105,10 +128,33 @@ impl Model {
     }
     fn sync_file(&mut self, rig: &Rig, n: usize) -> Result<()> {
         let upto = rig.journal.running();
-        rig.journal.sync_file(owner(FIRST + n as u64), upto)?;
+        rig.journal.sync_file(owner(self.base + n as u64), upto)?;
         self.note_synced(n);
         if rig.journal.committed() < upto {
             return Err(Error::Invalid);
+        }
+        Ok(())
+    }
+    /// The lock of a block was given up: another node changes the block, and that is durable at once.
+    fn other_node(&mut self, rig: &Rig, n: usize) -> Result<()> {
+        let Block::Meta(_) = self.blocks[n] else { return Ok(()) };
+        if n == 0 {
+            return Ok(());
+        }
+        let v = self.value();
+        let bs = rig.cache.block_size();
+        let mut buf = vec![0; bs.bytes()];
+        MetaHeader::init(&mut buf, MetaType::Indirect);
+        fill(&mut buf, v, 24);
+        if let Err(e) = rig.dev.write_durable((self.base + n as u64) << bs.shift(), &buf) {
+            // Whether the other node's write got through is not this test's business.
+            self.other_in_flight = Some(n);
+            return Err(e.into());
+        }
+        self.blocks[n] = Block::Meta(v);
+        let must = self.must();
+        for (_, state) in self.states.range_mut(must..) {
+            state[n] = Block::Meta(v);
         }
         Ok(())
     }
@@ -131,7 +177,7 @@ impl Model {
         let v = self.value();
         let mut buf = AlignedBuf::zeroed(rig.cache.block_size().bytes());
         fill(&mut buf, v, 0);
-        let (a, o) = (addr(FIRST + n as u64), owner(FIRST + n as u64));
+        let (a, o) = (addr(self.base + n as u64), owner(self.base + n as u64));
         let Block::Data { values } = &mut self.blocks[n] else { unreachable!("the caller has looked") };
         values.push(v);
         // Data is written in place: every older state of the same file may show the new value.
@@ -152,7 +198,7 @@ impl Model {
         let actions = 1 + self.below(4);
         let mut tx = rig.journal.begin(Reserve::blocks(5).with_revokes(4))?;
         // From here on nothing may fail but reads, which only a crash makes fail: then the transaction is dropped.
-        let counter = rig.cache.meta(addr(FIRST), owner(FIRST), MetaType::Indirect)?;
+        let counter = rig.cache.meta(addr(self.base), owner(self.base), MetaType::Indirect)?;
         for _ in 0..actions {
             let n = 1 + self.below(N as u64 - 1) as usize;
             self.act(rig, &mut tx, n)?;
@@ -160,14 +206,16 @@ impl Model {
         self.counter += 1;
         let c = self.counter;
         tx.edit(&counter, |b| put_u64(b, 32, c));
-        rig.journal.set_local_statfs(StatfsChange { total: 0.into(), free: (c as i64).into(), dinodes: 0.into() });
+        if self.alone {
+            rig.journal.set_local_statfs(StatfsChange { total: 0.into(), free: (c as i64).into(), dinodes: 0.into() });
+        }
         let batch = tx.commit();
         self.states.insert(c, self.blocks.clone());
         self.ends.insert(batch, c);
         Ok(())
     }
     fn act(&mut self, rig: &Rig, tx: &mut Transaction<'_>, n: usize) -> Result<()> {
-        let (a, o) = (addr(FIRST + n as u64), owner(FIRST + n as u64));
+        let (a, o) = (addr(self.base + n as u64), owner(self.base + n as u64));
         let choice = self.below(4);
         match self.blocks[n].clone() {
             Block::Free { .. } if choice == 0 => {
@@ -208,23 +256,28 @@ impl Model {
         Ok(())
     }
 
-    /// Checks a recovered volume.
-    pub(super) fn check(&self, rig: &Rig, what: &str) {
-        let raw = rig.block_on_disk(FIRST);
+    /// The last transaction that is durable.
+    fn must(&self) -> u64 {
+        self.ends.range(..=self.durable).next_back().map_or(0, |(_, c)| *c)
+    }
+    /// Checks a recovered volume. Returns the batch of the last transaction that is there, and of the first that is not.
+    pub(super) fn check(&self, rig: &Rig, what: &str) -> (BatchId, BatchId) {
+        let raw = rig.block_on_disk(self.base);
         let counter = if MetaHeader::has_magic(&raw) { get_u64(&raw, 32) } else { 0 };
-        let must = self.ends.range(..=self.durable).next_back().map_or(0, |(_, c)| *c);
+        let must = self.must();
         assert!(counter >= must, "{what}: transaction {must} was durable, {counter} is the last found");
         assert!(counter == 0 || self.ends.values().any(|c| *c == counter), "{what}: {counter} is not the end of a batch");
-        if !rig.replayed.clean && counter > 0 {
+        if !rig.replayed.clean && counter > 0 && self.alone {
             let (_, free, _) = statfs_of(&rig.block_on_disk(MASTER));
             assert_eq!(free, counter as i64, "{what}: statfs of another transaction");
         }
         let state = &self.states[&counter];
         for (n, block) in state.iter().enumerate().skip(1) {
-            let bytes = rig.block_on_disk(FIRST + n as u64);
+            let bytes = rig.block_on_disk(self.base + n as u64);
             let mut want = vec![0; bytes.len()];
             match block {
-                Block::Free { .. } => continue,
+                Block::Free { .. } => {}
+                _ if self.other_in_flight == Some(n) => {}
                 Block::Meta(v) => {
                     assert!(MetaHeader::has_magic(&bytes), "{what}: block {n} lost its header");
                     fill(&mut want, *v, 24);
@@ -237,6 +290,9 @@ impl Model {
                 Block::Data { values } => self.check_data(n, &bytes, values, what),
             }
         }
+        let last = self.ends.iter().find(|(_, c)| **c == counter).map_or(BatchId(0), |(b, _)| *b);
+        let next = self.ends.iter().find(|(_, c)| **c > counter).map_or(BatchId(u64::MAX), |(b, _)| *b);
+        (last, next)
     }
     fn check_data(&self, n: usize, bytes: &[u8], values: &[u64], what: &str) {
         let from = values.iter().rposition(|v| self.synced.contains(v)).unwrap_or(0);
