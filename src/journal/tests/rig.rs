@@ -65,13 +65,16 @@ impl Rig {
     }
     /// Mounts: recovers the journal and opens it.
     pub(super) fn mount(disk: MemoryDevice, bs: BlockSize, log_blocks: u32, limit: usize) -> crate::error::Result<Self> {
-        let dev = Arc::new(SimDevice::new(disk));
+        Self::mount_device(Arc::new(SimDevice::new(disk)), bs, log_blocks, limit)
+    }
+    pub(super) fn mount_device(dev: Arc<SimDevice>, bs: BlockSize, log_blocks: u32, limit: usize) -> crate::error::Result<Self> {
         let cache = Cache::new(dev.clone(), bs, limit);
         let clock = Arc::new(SimClock::new(1_000_000));
         let (clean, replayed) =
             UnrecoveredJournal::examine(&cache, place(log_blocks))?.recover(Jid(3), &*clock)?;
         // The timer must not interfere: a day.
         let journal = Journal::open(cache.clone(), clean, clock, true, 86400)?;
+        journal.log.as_ref().expect("writable").flusher.disable();
         dev.reset_counters();
         Ok(Self { dev, cache, journal, replayed })
     }
