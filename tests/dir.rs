@@ -5,7 +5,7 @@
 mod ops;
 mod volume;
 
-use gfs2r::error::Error;
+use gfs2r::error::{Corrupt, CorruptKind, Error};
 use gfs2r::format::checksum::dir_hash;
 use gfs2r::fs::{Fs, NewInode, RenameHow};
 use gfs2r::ids::BlockAddr;
@@ -266,4 +266,53 @@ fn twenty_thousand_names() {
     });
     check(fs, dir, &model);
     volume.finish();
+}
+
+/// A linear directory and a hashed one, with a fault planted: exactly that is found.
+#[test]
+fn planted_faults_are_found() {
+    let hashed = |volume: &Volume| {
+        let fs = volume.fs();
+        fs.lookup(fs.root(), b"dir").expect("there").inum.addr.get()
+    };
+    let leaf = |volume: &Volume| volume.number(hashed(volume), 232);
+    let Some(mut volume) = Volume::make(4096, 64, 1802) else { return };
+    let fs = volume.fs();
+    let (file, dir) = (make_file(fs, fs.root(), b"file"), make_dir(fs, fs.root(), b"dir"));
+    for n in 0..200 {
+        fs.link(&ROOT, file, dir, format!("f{n}").as_bytes()).expect("link");
+    }
+    type Change = fn(&mut [u8], u64);
+    let faults: [(bool, Change, &str); 6] = [
+        (true, |b, _| b[27] += 1, "wrong number of entries in a leaf"),
+        (true, |b, own| b[32..40].copy_from_slice(&own.to_be_bytes()), "leaf chain runs in a circle"),
+        (true, |b, _| b[25] = 9, "leaf deeper than the hash table"),
+        (true, |b, _| b[104 + 21] = 41, "record length too small or misaligned"),
+        (false, |b, _| b[232..240].fill(0), "hash table slot without a leaf"),
+        (false, |b, _| b[147] = 18, "deep"),
+    ];
+    for (in_leaf, change, what) in faults {
+        let good = volume.opened.close().map(|()| volume.dev.snapshot()).expect("close");
+        volume = Volume::mount(volume.dev);
+        let block = if in_leaf { leaf(&volume) } else { hashed(&volume) };
+        volume = volume.damage(block, |b| change(b, block));
+        let fs = volume.fs();
+        let found = fs.lookup(fs.root(), b"dir").and_then(|d| fs.list(d.inum.addr, 0, &mut |_| true));
+        match found {
+            Err(Error::Corrupt(Corrupt { what: CorruptKind::Directory(said), .. })) => assert_eq!(said, what),
+            Err(Error::Corrupt(Corrupt { what: CorruptKind::Dinode(said), .. })) => assert!(said.contains(what), "{said}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert!(volume.fs().volume().journal.withdrawn().is_some(), "{what}");
+        volume = Volume::mount(std::sync::Arc::new(good));
+    }
+    // A wrong hash is tolerated as the kernel does: the name is listed, once, and not found.
+    let block = leaf(&volume);
+    let volume = volume.damage(block, |b| b[104 + 48 + 16..][..4].fill(0xff));
+    let fs = volume.fs();
+    let dir = fs.lookup(fs.root(), b"dir").expect("there").inum.addr;
+    let listed = list_all(fs, dir, 7);
+    assert_eq!(listed.len(), 200);
+    let lost: Vec<_> = listed.keys().filter(|name| matches!(fs.lookup(dir, name), Err(Error::NotFound))).collect();
+    assert_eq!(lost.len(), 1);
 }

@@ -5,7 +5,7 @@
 mod ops;
 mod volume;
 
-use gfs2r::error::Error;
+use gfs2r::error::{CorruptKind, Error};
 use gfs2r::fs::{Fs, NewInode, SetMode};
 use gfs2r::ids::BlockAddr;
 use ops::{Rng, seed};
@@ -138,5 +138,61 @@ fn default_acls_are_inherited() {
         assert_eq!(fs.listxattr(file.inum.addr).expect("list"), [&b"system.posix_acl_access"[..]]);
         assert_eq!(fs.getxattr(dir.inum.addr, b"system.posix_acl_default").expect("there"), acl);
         volume.finish();
+    }
+}
+
+/// A crash between the two transactions of a replacement leaves an unused record that owns ED blocks (ondisk.md 6.4): setting
+/// frees them before it uses the record, deleting the inode frees them too.
+#[test]
+fn blocks_of_an_interrupted_replacement_are_freed() {
+    for delete in [false, true] {
+        let Some(volume) = Volume::make(4096, 64, 1802) else { return };
+        let fs = volume.fs();
+        let free = fs.space().free;
+        let node = fs.make(&ROOT, fs.root(), b"file", &NewInode::File(0o600)).expect("file").inum.addr;
+        fs.setxattr(node, b"user.big", &[1; 20_000], SetMode::Any).expect("set");
+        let volume = volume.remount();
+        let ea = volume.number(node.get(), 168);
+        let volume = volume.damage(ea, |b| b[24 + 9] = 0);
+        let fs = volume.fs();
+        fs.lookup(fs.root(), b"file").expect("there");
+        check(fs, node, &Model::new());
+        if !delete {
+            assert_eq!(fs.getattr(node).expect("attributes").blocks / 8, 2 + 5);
+            fs.setxattr(node, b"user.small", b"x", SetMode::Any).expect("set");
+            assert_eq!(fs.getattr(node).expect("attributes").blocks / 8, 2);
+            check(fs, node, &Model::from([(b"user.small".to_vec(), b"x".to_vec())]));
+        }
+        fs.unlink(fs.root(), b"file").expect("unlink");
+        let volume = volume.remount();
+        assert_eq!(volume.fs().space().free, free);
+        volume.finish();
+    }
+}
+
+/// ondisk.md 6.1: what breaks a rule is found, and nothing is guessed.
+#[test]
+fn planted_faults_are_found() {
+    type Change = fn(&mut [u8]);
+    let faults: [(Change, &str); 4] = [
+        (|b| b[24..28].fill(0), "record of impossible length"),
+        (|b| b[24 + 10] = 0, "last record not at the block's end"),
+        (|b| b[24 + 9] = 7, "record of unknown type"),
+        (|b| b[24 + 8] = 0, "record without a name"),
+    ];
+    for (change, what) in faults {
+        let Some(volume) = Volume::make(4096, 64, 1802) else { return };
+        let fs = volume.fs();
+        let node = fs.make(&ROOT, fs.root(), b"file", &NewInode::File(0o600)).expect("file").inum.addr;
+        fs.setxattr(node, b"user.a", b"value", SetMode::Any).expect("set");
+        let volume = volume.remount();
+        let ea = volume.number(node.get(), 168);
+        let volume = volume.damage(ea, change);
+        let fs = volume.fs();
+        fs.lookup(fs.root(), b"file").expect("there");
+        match fs.listxattr(node) {
+            Err(Error::Corrupt(c)) => assert_eq!((c.at.get(), c.what), (ea, CorruptKind::Xattr(what))),
+            other => panic!("{what}: {other:?}"),
+        }
     }
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use gfs2r::clock::SimClock;
-use gfs2r::device::MemoryDevice;
+use gfs2r::device::{AlignedBuf, BlockDevice, MemoryDevice};
 use gfs2r::fs::{Caller, Fs};
 use gfs2r::volume::{OpenOptions, Opened, open};
 use std::sync::Arc;
@@ -43,6 +43,27 @@ impl Volume {
         self.opened.close().expect("close");
         support::stock_fsck(&self.dev, "between two mounts");
         Self::mount(self.dev)
+    }
+
+    /// Closes the volume, changes a block of its disk, and opens it again.
+    pub fn damage(self, block: u64, change: impl FnOnce(&mut [u8])) -> Self {
+        self.opened.close().expect("close");
+        let mut bytes = self.block(block);
+        change(&mut bytes);
+        self.dev.write(block * bytes.len() as u64, &bytes).expect("in range");
+        Self::mount(self.dev)
+    }
+
+    /// A block as it stands on the disk.
+    pub fn block(&self, block: u64) -> AlignedBuf {
+        let mut bytes = AlignedBuf::zeroed(self.fs().volume().bs.bytes());
+        self.dev.read(block * bytes.len() as u64, &mut bytes).expect("in range");
+        bytes
+    }
+
+    /// The big-endian number at `offset` of a block on the disk.
+    pub fn number(&self, block: u64, offset: usize) -> u64 {
+        gfs2r::format::get_u64(&self.block(block), offset)
     }
 
     /// Closes the volume; the stock fsck must find nothing.
