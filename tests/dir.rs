@@ -300,7 +300,9 @@ fn planted_faults_are_found() {
         let found = fs.lookup(fs.root(), b"dir").and_then(|d| fs.list(d.inum.addr, 0, &mut |_| true));
         match found {
             Err(Error::Corrupt(Corrupt { what: CorruptKind::Directory(said), .. })) => assert_eq!(said, what),
-            Err(Error::Corrupt(Corrupt { what: CorruptKind::Dinode(said), .. })) => assert!(said.contains(what), "{said}"),
+            Err(Error::Corrupt(Corrupt { what: CorruptKind::Dinode(said), .. })) => {
+                assert!(said.contains(what), "{said}")
+            }
             other => panic!("{what}: {other:?}"),
         }
         assert!(volume.fs().volume().journal.withdrawn().is_some(), "{what}");
