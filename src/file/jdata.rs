@@ -18,7 +18,6 @@ pub fn set_jdata(vol: &Volume, inode: &mut Inode, on: bool) -> Result<()> {
         return Ok(());
     }
     let name = inode.lock_name();
-    vol.cache.data().write_owner(name)?;
     vol.journal.sync_owner(name)?;
     // What was cached one way must not be found by those who look the other way.
     if on {
