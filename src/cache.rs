@@ -40,6 +40,4 @@ pub(crate) use lru::{AddrMap, AddrSet};
 pub(crate) use writeback::coalesce;
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
