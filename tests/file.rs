@@ -10,7 +10,7 @@ mod reference;
 mod volume;
 
 use gfs2r::clock::SimClock;
-use gfs2r::device::{CrashMode, MemoryDevice, SimDevice};
+use gfs2r::device::{AlignedBuf, CrashMode, MemoryDevice, SimDevice};
 use gfs2r::error::Error;
 use gfs2r::file::{self, Seek};
 use gfs2r::format::DiFlags;
@@ -114,14 +114,14 @@ impl File {
                     }
                 }
             }
-            80..=91 => match file::zero_range(vol, &mut inode, a, near - a, true) {
+            80..=87 => match file::zero_range(vol, &mut inode, a, near - a, true) {
                 Err(Error::NotSupported) if self.jdata => {}
                 result => {
                     result.expect("zero_range");
                     self.model.zero(a, near - a);
                 }
             },
-            92..=95 => {
+            88..=95 => {
                 file::set_jdata(vol, &mut inode, !self.jdata).expect("set_jdata");
                 self.jdata = !self.jdata;
             }
@@ -149,7 +149,24 @@ impl File {
         let mut buf = vec![0xaa; len];
         let n = file::read(vol, &inode, at, &mut buf).expect("read");
         assert_eq!(buf[..n], self.model.read(at, len), "read of {len} at {at}");
+        self.check_tail(v, bs);
         self.check_seek(v, self.offset(rng, bs), bs);
+    }
+
+    /// On the disk, the bytes between the end of the file and the end of its last block are zero: others rely on it.
+    fn check_tail(&self, v: &Volume, bs: u64) {
+        let vol = vol(v);
+        let inode = vol.shared(self.inum).expect("inode");
+        let size = self.model.size;
+        if inode.is_stuffed() || inode.is_jdata() || size % bs == 0 {
+            return;
+        }
+        let last = file::map(vol, &inode, FileBlock(size / bs), 1).expect("map");
+        if let Some(addr) = last.start {
+            let mut block = AlignedBuf::zeroed(bs as usize);
+            vol.cache.data().read(addr, &mut block).expect("read");
+            assert!(block[(size % bs) as usize..].iter().all(|&b| b == 0), "rubbish beyond the end");
+        }
     }
 
     /// What is called a hole is zero, and data and holes alternate up to the end.
