@@ -168,6 +168,10 @@ impl Fs {
     }
 
     fn delete_unused(&self, inum: Inum) -> Result<()> {
+        // It stays an orphan, which the next read-write mount deletes.
+        if self.is_read_only() {
+            return Ok(());
+        }
         let inode = match self.vol.exclusive(inum) {
             Ok(inode) => inode,
             // Deleted already, and the block lives again.

@@ -376,9 +376,10 @@ impl Opened {
         if read_only {
             self.fs.set_read_only(true);
             self.fs.sync_counters()?;
-            self.fs.volume().journal.shutdown()?;
+            // Closed on the disk, but so that it can go on.
+            self.fs.volume().journal.freeze()?;
         } else {
-            self.fs.volume().journal.resume()?;
+            self.fs.volume().journal.thaw();
             self.fs.set_read_only(false);
         }
         self.read_only.store(read_only, Ordering::Release);

@@ -92,16 +92,16 @@ fn change(fs: &Fs, rng: &mut Rng, dir: BlockAddr, other: BlockAddr, file: BlockA
         (5, Some(it)) => {
             // Away and back under another name.
             let new = some_name(rng, names);
-            fs.rename(&ROOT, dir, &name, other, b"guest", RenameHow::Replace).expect("rename away");
+            fs.rename(&ROOT, (dir, &name), (other, b"guest"), RenameHow::Replace).expect("rename away");
             model.remove(&name);
             let back = if model.contains_key(&new) { name } else { new };
-            fs.rename(&ROOT, other, b"guest", dir, &back, RenameHow::Replace).expect("rename back");
+            fs.rename(&ROOT, (other, b"guest"), (dir, &back), RenameHow::Replace).expect("rename back");
             model.insert(back, it);
         }
         (6, Some(it)) => {
             let new = some_name(rng, names);
             if !model.contains_key(&new) {
-                fs.rename(&ROOT, dir, &name, dir, &new, RenameHow::Replace).expect("rename");
+                fs.rename(&ROOT, (dir, &name), (dir, &new), RenameHow::Replace).expect("rename");
                 model.remove(&name);
                 model.insert(new, it);
             }

@@ -170,6 +170,19 @@ impl DataCache {
     pub(super) fn drop_clean(&self, owner: LockName) {
         self.shared.pieces.lock().drop_clean(owner);
     }
+    /// [`discard`](Self::discard) for blocks that batch `batch` frees. Data that is ordered before an older batch is written
+    /// all the same: that batch may be committing at this moment, and a crash before the free commits would show what the
+    /// block held in an earlier life.
+    pub(crate) fn discard_freed(&self, addr: BlockAddr, blocks: u64, batch: BatchId) {
+        let (start, end) = (addr.get(), addr.get().saturating_add(blocks));
+        let older = BatchId(batch.0.saturating_sub(1));
+        let owed = self.shared.pieces.lock().is_ordered(start, end, older);
+        if owed && let Err(e) = self.write_ordered(older) {
+            // The mount has withdrawn: nothing will commit any more.
+            tracing::debug!("freed blocks from {addr} on: {e}");
+        }
+        self.discard(addr, blocks);
+    }
     /// Makes this lock's dirty data ordered before `batch`, so that it is written together with its log.
     pub(crate) fn order_owner(&self, owner: LockName, batch: BatchId) {
         self.shared.pieces.lock().order_owner(owner, batch);

@@ -181,6 +181,12 @@ impl Pieces {
         }
         oldest
     }
+    /// True when an unwritten block of [start, end) is ordered before `upto` or an older batch.
+    pub(super) fn is_ordered(&self, start: u64, end: u64, upto: BatchId) -> bool {
+        self.ordered
+            .range(..=(upto, u64::MAX))
+            .any(|(_, s)| *s < end && self.map.get(s).is_some_and(|p| s + p.blocks > start))
+    }
     /// Drops the clean pieces of a lock.
     pub(super) fn drop_clean(&mut self, owner: LockName) {
         let starts: Vec<u64> = self.owners.get(&owner).map(|s| s.iter().copied().collect()).unwrap_or_default();

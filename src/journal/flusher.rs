@@ -59,6 +59,11 @@ impl Flusher {
             Err(e) => tracing::warn!("no background flusher: {e}"),
         }
     }
+    /// No thread: the test decides what happens when.
+    #[cfg(test)]
+    pub(super) fn disable(&self) {
+        self.started.store(true, Ordering::Release);
+    }
     /// Ends the thread and waits for it.
     pub(super) fn stop(&self) {
         self.bell.stop();

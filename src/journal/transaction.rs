@@ -116,7 +116,7 @@ impl Transaction<'_> {
         let Some(log) = &self.journal.log else { return };
         self.changed = true;
         self.journal.cache.forget(addr, u64::from(blocks));
-        self.journal.cache.data().discard(addr, u64::from(blocks));
+        self.journal.cache.data().discard_freed(addr, u64::from(blocks), self.batch);
         self.used_revokes += log.state.lock().forget(addr, u64::from(blocks));
         if self.used_revokes > self.reserve.revokes as usize {
             self.overrun("revokes", self.used_revokes, self.reserve.revokes);

@@ -208,7 +208,7 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
             }
             continue;
         }
-        if last.elapsed() >= quantum {
+        if last.elapsed() >= quantum && !opened.is_read_only() {
             last = Instant::now();
             if let Err(e) = opened.fs.sync_counters() {
                 tracing::warn!("moving statfs and quota changes failed: {e}");

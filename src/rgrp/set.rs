@@ -9,13 +9,16 @@ use crate::journal::Transaction;
 pub struct FreeSet<'r> {
     places: Vec<(FreeSpace<'r>, Vec<(BlockAddr, u32)>)>,
     blocks: u32,
+    /// Blocks that one bitmap block describes.
+    reach: u32,
 }
 
 impl<'r> FreeSet<'r> {
     /// Locks the rgrps of these blocks. A block that is named twice belongs to two owners: corruption.
     pub fn lock(rgrps: &'r Rgrps, mut blocks: Vec<BlockAddr>) -> Result<Self> {
         blocks.sort_unstable();
-        let mut set = Self { places: Vec::new(), blocks: 0 };
+        let reach = 4 * (rgrps.cx.cache.block_size().bytes() as u32 - 128);
+        let mut set = Self { places: Vec::new(), blocks: 0, reach };
         let mut before = None;
         for block in blocks {
             if before == Some(block) {
@@ -39,7 +42,8 @@ impl<'r> FreeSet<'r> {
     }
     /// Metadata blocks that freeing them may add to a transaction, the ledger's included.
     pub fn log_blocks(&self) -> u32 {
-        self.places.iter().map(|(free, runs)| free.log_blocks(runs.len() as u32)).sum()
+        let counted = |runs: &[(BlockAddr, u32)]| runs.iter().map(|(_, len)| 1 + len / self.reach).sum();
+        self.places.iter().map(|(free, runs)| free.log_blocks(counted(runs))).sum()
     }
     /// Frees them all.
     pub fn free(mut self, tx: &mut Transaction<'_>, owner: Option<Owner>) -> Result<()> {

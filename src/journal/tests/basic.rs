@@ -227,7 +227,9 @@ fn impatient_threads_are_told() {
         assert!(matches!(rig.cache.meta(addr(FIRST), owner(1), MetaType::Indirect), Err(Error::MustWait)));
         assert!(matches!(rig.journal.flush(FlushReason::Sync), Err(Error::MustWait)));
     });
-    held.into_iter().for_each(|tx| drop(tx.commit()));
+    for tx in held {
+        tx.commit();
+    }
     assert!(rig.journal.withdrawn().is_none());
 }
 

@@ -65,13 +65,31 @@ impl Rig {
     }
     /// Mounts: recovers the journal and opens it.
     pub(super) fn mount(disk: MemoryDevice, bs: BlockSize, log_blocks: u32, limit: usize) -> crate::error::Result<Self> {
-        let dev = Arc::new(SimDevice::new(disk));
-        let cache = Cache::new(dev.clone(), bs, limit);
+        Self::mount_device(Arc::new(SimDevice::new(disk)), bs, log_blocks, limit)
+    }
+    pub(super) fn mount_device(
+        dev: Arc<SimDevice>,
+        bs: BlockSize,
+        log_blocks: u32,
+        limit: usize,
+    ) -> crate::error::Result<Self> {
+        Self::mount_through(dev.clone(), dev, bs, log_blocks, limit)
+    }
+    /// The mount does its I/O through `upper`, which stands before `dev`.
+    pub(super) fn mount_through(
+        dev: Arc<SimDevice>,
+        upper: Arc<dyn BlockDevice>,
+        bs: BlockSize,
+        log_blocks: u32,
+        limit: usize,
+    ) -> crate::error::Result<Self> {
+        let cache = Cache::new(upper, bs, limit);
         let clock = Arc::new(SimClock::new(1_000_000));
         let (clean, replayed) =
             UnrecoveredJournal::examine(&cache, place(log_blocks))?.recover(Jid(3), &*clock)?;
         // The timer must not interfere: a day.
         let journal = Journal::open(cache.clone(), clean, clock, true, 86400)?;
+        journal.log.as_ref().expect("writable").flusher.disable();
         dev.reset_counters();
         Ok(Self { dev, cache, journal, replayed })
     }
@@ -85,6 +103,50 @@ impl Rig {
     }
     pub(super) fn meta(&self, n: u64) -> Arc<crate::cache::Buffer> {
         self.cache.meta(addr(n), owner(n), MetaType::Indirect).expect("a metadata block")
+    }
+}
+
+/// A device that takes its time: others get the processor in the midst of a request, and the ranges of a batch are written
+/// one by one, in any order.
+pub(super) struct Slow(pub(super) Arc<SimDevice>);
+
+impl Slow {
+    fn dawdle(offset: u64) {
+        for _ in 0..offset / 512 % 7 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl BlockDevice for Slow {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        Self::dawdle(offset);
+        self.0.read(offset, buf)
+    }
+    fn write(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        Self::dawdle(offset);
+        let done = self.0.write(offset, buf);
+        Self::dawdle(offset + 512);
+        done
+    }
+    fn write_durable(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        Self::dawdle(offset);
+        self.0.write_durable(offset, buf)
+    }
+    fn write_many(&self, ranges: &[(u64, &[u8])]) -> std::io::Result<()> {
+        let mut order: Vec<_> = ranges.iter().collect();
+        order.sort_by_key(|(offset, _)| offset.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        order.into_iter().map(|(offset, buf)| self.write(*offset, buf)).fold(Ok(()), std::io::Result::and)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        Self::dawdle(1536);
+        self.0.flush()
+    }
+    fn discard(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.0.discard(offset, len)
     }
 }
 
