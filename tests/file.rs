@@ -392,6 +392,29 @@ fn small_overwrites_cost_no_transaction_each() {
     v.finish();
 }
 
+/// A crash between a write of data and the commit of the size that makes it part of the file leaves bytes beyond the end.
+#[test]
+fn a_growing_file_does_not_show_what_lay_beyond_its_end() {
+    let Some(v) = Volume::make(1024, 32, &[]) else { return };
+    for (i, how) in ["truncate", "write", "allocate"].into_iter().enumerate() {
+        let inum = new_file(&v, how);
+        let mut inode = vol(&v).exclusive(inum).expect("inode");
+        file::write(vol(&v), &mut inode, 0, &[1; 5000]).expect("write");
+        let last = file::map(vol(&v), &inode, FileBlock(4), 1).expect("map").start.expect("mapped");
+        vol(&v).cache.data().write_part(inode.lock_name(), last, 904, &[9; 120], false, None).expect("rubbish");
+        match i {
+            0 => file::truncate(vol(&v), &mut inode, 5100).expect("truncate"),
+            1 => drop(file::write(vol(&v), &mut inode, 5060, &[0; 10]).expect("write")),
+            _ => file::allocate(vol(&v), &mut inode, 0, 9000, false).expect("allocate"),
+        }
+        let mut buf = [7; 2000];
+        let n = file::read(vol(&v), &inode, 5000, &mut buf).expect("read");
+        assert_eq!(n as u64, inode.dinode.size.get().min(7000) - 5000);
+        assert!(buf[..n].iter().all(|&b| b == 0), "{how}");
+    }
+    v.finish();
+}
+
 /// Opens a volume on a disk that can crash.
 fn open_sim(disk: MemoryDevice) -> (Arc<SimDevice>, gfs2r::volume::Opened) {
     let sim = Arc::new(SimDevice::new(disk));
