@@ -5,7 +5,7 @@ use super::data::PIECE;
 use super::grow::{Room, map_for_write};
 use super::io::touch;
 use super::map::map;
-use super::punch::edges;
+use super::punch::{edges, gap};
 use super::{MAX_SIZE, change, stuffed};
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
@@ -34,10 +34,15 @@ pub fn allocate(vol: &Volume, inode: &mut Inode, offset: u64, len: u64, keep_siz
         }
     }
     let now = vol.clock.now();
+    let grows = !keep_size && end > inode.dinode.size.get();
+    let gap = if grows { gap(vol, inode, end)? } else { None };
     change(vol, inode, Reserve::blocks(1), |tx, inode| {
         touch(inode, now);
-        if keep_size || end <= inode.dinode.size.get() {
+        if !grows {
             return Ok(());
+        }
+        if let Some(gap) = &gap {
+            gap.apply(vol, tx)?;
         }
         if in_dinode {
             return stuffed::resize(vol, tx, inode, end);

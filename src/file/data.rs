@@ -160,15 +160,21 @@ pub(super) enum Zeroing {
 }
 
 impl Zeroing {
-    /// Prepares zeroing the bytes `from..to` of the block at `addr`.
-    pub(super) fn prepare(vol: &Volume, inode: &Inode, addr: BlockAddr, from: usize, to: usize) -> Result<Self> {
+    /// Prepares zeroing the bytes `from..to` of the block at `addr`; `None` when they are zero.
+    pub(super) fn prepare(vol: &Volume, inode: &Inode, addr: BlockAddr, from: usize, to: usize) -> Result<Option<Self>> {
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|&b| b == 0);
         if inode.is_jdata() {
-            return Ok(Self::Journaled(vol.cache.jdata(addr, inode.lock_name())?, from, to));
+            let buffer = vol.cache.jdata(addr, inode.lock_name())?;
+            let needless = is_zero(&buffer.bytes()[from..to]);
+            return Ok((!needless).then_some(Self::Journaled(buffer, from, to)));
         }
         let mut block = AlignedBuf::zeroed(vol.bs.bytes());
         vol.cache.data().read(addr, &mut block)?;
+        if is_zero(&block[from..to]) {
+            return Ok(None);
+        }
         block[from..to].fill(0);
-        Ok(Self::Buffered(inode.lock_name(), addr, Arc::new(block)))
+        Ok(Some(Self::Buffered(inode.lock_name(), addr, Arc::new(block))))
     }
     /// Zeroes. Ordered: what is cut off never comes back after a crash that keeps the new size.
     pub(super) fn apply(&self, vol: &Volume, tx: &mut Transaction<'_>) -> Result<()> {

@@ -90,7 +90,7 @@ impl<'v> Room<'v> {
                 blocks /= 2;
                 continue;
             }
-            let space = Self::space(vol, inode, from, cost)?;
+            let space = Self::space(vol, inode, from, blocks, cost)?;
             while cost.alloc > space.blocks() && blocks > 1 {
                 blocks /= 2;
                 cost = grow_cost(vol, inode, FileBlock(from), blocks, false)?;
@@ -107,11 +107,14 @@ impl<'v> Room<'v> {
         }
     }
 
-    fn space(vol: &'v Volume, inode: &mut Inode, from: u64, cost: GrowCost) -> Result<Space<'v>> {
+    fn space(vol: &'v Volume, inode: &mut Inode, from: u64, blocks: u64, cost: GrowCost) -> Result<Space<'v>> {
         if cost.alloc == 0 {
             return Ok(Space::empty());
         }
-        let min = grow_cost(vol, inode, FileBlock(from), 1, false)?.alloc.clamp(1, cost.alloc);
+        let min = match blocks {
+            1 => cost.alloc,
+            _ => grow_cost(vol, inode, FileBlock(from), 1, false)?.alloc.clamp(1, cost.alloc),
+        };
         let want = Want { blocks: cost.alloc, min, goal: inode.goal(vol), spread: false };
         vol.rgrps.reserve(want, &mut inode.resv)
     }

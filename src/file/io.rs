@@ -3,6 +3,7 @@
 use super::data;
 use super::grow::{Room, grow_cost, map_for_write};
 use super::map::{map, next_data, next_hole};
+use super::punch::gap;
 use super::stuffed;
 use super::{MAX_SIZE, change};
 use crate::clock::Timestamp;
@@ -82,6 +83,9 @@ pub fn write(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Resu
     if inode.is_stuffed() && offset + len as u64 <= vol.bs.stuffed_max() as u64 {
         let batch = stuffed::write(vol, inode, offset as usize, bytes, now)?;
         return Ok((len, batch));
+    }
+    if let Some(gap) = gap(vol, inode, offset)? {
+        change(vol, inode, Reserve::blocks(2), |tx, _| gap.apply(vol, tx))?;
     }
     let (mut done, mut last, mut dated) = (0, None, false);
     while done < len {

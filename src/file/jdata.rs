@@ -1,10 +1,8 @@
 //! Switching a file between ordinary and journaled data (ondisk.md 4.2).
 
 use super::change;
-use super::map::map;
 use crate::error::{Error, Result};
 use crate::format::DiFlags;
-use crate::ids::FileBlock;
 use crate::inode::{Inode, Volume};
 use crate::journal::Reserve;
 
@@ -18,14 +16,9 @@ pub fn set_jdata(vol: &Volume, inode: &mut Inode, on: bool) -> Result<()> {
         return Ok(());
     }
     let name = inode.lock_name();
-    vol.cache.data().write_owner(name)?;
     vol.journal.sync_owner(name)?;
     // What was cached one way must not be found by those who look the other way.
-    if on {
-        forget_data(vol, inode)?;
-    } else {
-        vol.cache.invalidate(name);
-    }
+    vol.cache.invalidate(name);
     let now = vol.clock.now();
     change(vol, inode, Reserve::blocks(1), |_, inode| {
         let flags = inode.flags();
@@ -34,22 +27,4 @@ pub fn set_jdata(vol: &Volume, inode: &mut Inode, on: bool) -> Result<()> {
         Ok(())
     })?;
     Ok(())
-}
-
-/// Drops the file's clean blocks from the data cache.
-fn forget_data(vol: &Volume, inode: &Inode) -> Result<()> {
-    if inode.is_stuffed() {
-        return Ok(());
-    }
-    let mut at = 0u64;
-    loop {
-        let extent = map(vol, inode, FileBlock(at), u64::MAX - at)?;
-        if let Some(start) = extent.start {
-            vol.cache.data().discard(start, extent.len);
-        }
-        match at.checked_add(extent.len) {
-            Some(next) if next < u64::MAX => at = next,
-            _ => return Ok(()),
-        }
-    }
 }

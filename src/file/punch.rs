@@ -26,10 +26,11 @@ pub fn truncate(vol: &Volume, inode: &mut Inode, size: u64) -> Result<()> {
         return resize_stuffed(vol, inode, size, now);
     }
     if size > inode.dinode.size.get() {
-        change(vol, inode, Reserve::blocks(1), |_, inode| {
+        let gap = gap(vol, inode, size)?;
+        change(vol, inode, Reserve::blocks(2), |tx, inode| {
             inode.dinode.size.set(size);
             touch(inode, now);
-            Ok(())
+            gap.map_or(Ok(()), |gap| gap.apply(vol, tx))
         })?;
         return Ok(());
     }
@@ -114,7 +115,21 @@ fn edge(vol: &Volume, inode: &Inode, offset: u64, to: u64) -> Result<Option<Zero
         return Ok(None);
     }
     let extent = map(vol, inode, FileBlock(vol.bs.block_of(offset)), 1)?;
-    extent.start.map(|addr| Zeroing::prepare(vol, inode, addr, from, to)).transpose()
+    match extent.start {
+        Some(addr) => Zeroing::prepare(vol, inode, addr, from, to),
+        None => Ok(None),
+    }
+}
+
+/// Zeroing of what lies between the end of the file and byte `to`, in the end's block, before the file grows past it. It is
+/// zero already, unless a crash came between a write of data and the commit of the size that makes it part of the file.
+pub(super) fn gap(vol: &Volume, inode: &Inode, to: u64) -> Result<Option<Zeroing>> {
+    let size = inode.dinode.size.get();
+    if to <= size || inode.is_stuffed() {
+        return Ok(None);
+    }
+    let start_of_block = size - size % vol.bs.bytes() as u64;
+    if start_of_block == size { Ok(None) } else { edge(vol, inode, size, to - start_of_block) }
 }
 
 /// A file truncated to nothing is stuffed again: height 0, no pointers, the goal its own address.

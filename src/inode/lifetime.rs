@@ -87,7 +87,16 @@ impl Volume {
             if !unused(addr) {
                 continue;
             }
-            let Some(inode) = self.inode(addr).try_exclusive()? else { continue };
+            let inode = match self.inode(addr).try_exclusive() {
+                Ok(Some(inode)) => inode,
+                Ok(None) => continue,
+                // Nobody can open it, so it harms nobody: it is left to fsck.
+                Err(Error::Corrupt(c)) => {
+                    tracing::error!("an unlinked inode cannot be deleted: {c}");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             // It may have found a user, or its end, before its lock was ours.
             if !unused(addr) {
                 continue;

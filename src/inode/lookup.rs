@@ -60,6 +60,7 @@ impl Volume {
         }
         match self.rgrps.state(inum.addr) {
             Ok(BlkState::Free | BlkState::Used) => Error::Stale,
+            Err(wait @ Error::MustWait) => wait,
             _ => e,
         }
     }

@@ -28,7 +28,6 @@ impl Protected for Inode {
         if cx.options.read_only {
             return Ok(());
         }
-        cx.cache.data().write_owner(name)?;
         cx.journal.sync_owner(name)
     }
 
