@@ -1,12 +1,13 @@
-//! Volumes for tests: made by the stock mkfs, opened in memory, judged by the stock fsck.
-#![allow(dead_code, reason = "each test binary uses a part")]
+//! Volumes for tests of single chapters: made by `support::format`, opened in memory, judged by the stock fsck.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use gfs2r::clock::SimClock;
-use gfs2r::device::MemoryDevice;
+use gfs2r::device::{AlignedBuf, BlockDevice, MemoryDevice};
 use gfs2r::fs::{Caller, Fs};
 use gfs2r::volume::{OpenOptions, Opened, open};
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 pub const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0 };
@@ -18,22 +19,14 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// A fresh one with 8 MiB of journal; `None`, loudly, where there is no mkfs.gfs2.
-    pub fn make(block_size: u32, megabytes: u64, mkfs: &[&str]) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("image");
-        std::fs::File::create(&path).and_then(|f| f.set_len(megabytes << 20)).expect("image");
-        let size = block_size.to_string();
-        let args = ["-O", "-q", "-p", "lock_nolock", "-J", "8", "-b", &size];
-        let output = match Command::new("mkfs.gfs2").args(args).args(mkfs).arg(&path).output() {
-            Ok(output) => output,
-            Err(e) => {
-                eprintln!("SKIPPED: mkfs.gfs2 cannot be run: {e}");
-                return None;
-            }
-        };
-        assert!(output.status.success(), "mkfs.gfs2: {}", String::from_utf8_lossy(&output.stderr));
-        Some(Self::mount(Arc::new(MemoryDevice::load(&path).expect("image"))))
+    /// A fresh one with 8 MiB of journal; `None`, loudly, where the stock tools are missing.
+    pub fn make(block_size: u32, megabytes: u64, format_number: u32) -> Option<Self> {
+        if !support::have_stock_tools() {
+            return None;
+        }
+        let dev = Arc::new(MemoryDevice::new(megabytes << 20));
+        support::format(&dev, block_size, 1, format_number, 0);
+        Some(Self::mount(dev))
     }
 
     pub fn mount(dev: Arc<MemoryDevice>) -> Self {
@@ -45,42 +38,37 @@ impl Volume {
         &self.opened.fs
     }
 
-    /// Closes the volume and opens it again.
+    /// Closes the volume, lets the stock fsck find nothing, and opens it again.
     pub fn remount(self) -> Self {
         self.opened.close().expect("close");
+        support::stock_fsck(&self.dev, "between two mounts");
         Self::mount(self.dev)
+    }
+
+    /// Closes the volume, changes a block of its disk, and opens it again.
+    pub fn damage(self, block: u64, change: impl FnOnce(&mut [u8])) -> Self {
+        self.opened.close().expect("close");
+        let mut bytes = self.block(block);
+        change(&mut bytes);
+        self.dev.write(block * bytes.len() as u64, &bytes).expect("in range");
+        Self::mount(self.dev)
+    }
+
+    /// A block as it stands on the disk.
+    pub fn block(&self, block: u64) -> AlignedBuf {
+        let mut bytes = AlignedBuf::zeroed(self.fs().volume().bs.bytes());
+        self.dev.read(block * bytes.len() as u64, &mut bytes).expect("in range");
+        bytes
+    }
+
+    /// The big-endian number at `offset` of a block on the disk.
+    pub fn number(&self, block: u64, offset: usize) -> u64 {
+        gfs2r::format::get_u64(&self.block(block), offset)
     }
 
     /// Closes the volume; the stock fsck must find nothing.
     pub fn finish(self) {
         self.opened.close().expect("close");
-        fsck(&self.dev);
-    }
-}
-
-/// Runs `fsck.gfs2 -n`, which must find nothing.
-pub fn fsck(dev: &MemoryDevice) {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let path = dir.path().join("image");
-    dev.save(&path).expect("image");
-    fsck_file(&path);
-}
-
-fn fsck_file(path: &Path) {
-    let output = match Command::new("fsck.gfs2").arg("-n").arg(path).output() {
-        Ok(output) => output,
-        Err(e) => return eprintln!("SKIPPED: fsck.gfs2 cannot be run: {e}"),
-    };
-    if !output.status.success() {
-        if let Ok(keep) = std::env::var("KEEP_IMAGE") {
-            std::fs::copy(path, keep).expect("copy of the image");
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        panic!(
-            "fsck.gfs2 -n: {}\n{}\n{}",
-            output.status,
-            &text[..text.len().min(4000)],
-            String::from_utf8_lossy(&output.stderr)
-        );
+        support::stock_fsck(&self.dev, "at the end");
     }
 }
