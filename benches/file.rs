@@ -23,7 +23,7 @@ fn measure(what: &str, n: u64, mut f: impl FnMut(u64)) {
 }
 
 fn main() {
-    let Some(v) = Volume::make(4096, 2048, &[]) else { return };
+    let Some(v) = Volume::make(4096, 2048, 1802) else { return };
     let vol = v.fs().volume().clone();
     let broken = "a healthy volume in memory";
     let inum = new_file(&v, "data");
