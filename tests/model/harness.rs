@@ -357,7 +357,9 @@ impl World {
         let before = file.read(offset, len as usize);
         assert_eq!(n, before.len(), "a failed zeroing changed the size of node {id}");
         assert!(before.iter().zip(&got).all(|(b, g)| b == g || *g == 0), "a failed zeroing wrote something else");
-        file.write(offset, &got[..n]);
+        if n > 0 {
+            file.write(offset, &got[..n]);
+        }
     }
 
     fn change_attr(&mut self, op: &Op, id: Id) {
