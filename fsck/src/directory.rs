@@ -98,7 +98,7 @@ fn hashed(
     }
     let table = table(disk, st, inode, height, bytes, expected as usize)?;
     let mut runs = Vec::new();
-    let mut start = 0;
+    let mut start = 0u32;
     let missing = |slot: Option<u32>| slot.and_then(|s| table.get(s as usize)).is_some_and(|p| p.unwrap_or(0) == 0);
     for slots in table.chunk_by(|a, b| a == b) {
         let length = slots.len() as u32;
