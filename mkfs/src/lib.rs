@@ -76,6 +76,11 @@ impl Plan {
     pub fn created(&self) -> &[Created] {
         &self.system.created
     }
+    /// The next formal inode number, and what the statfs file says: data blocks, free ones, dinodes.
+    pub fn numbers(&self) -> (u64, [i64; 3]) {
+        let totals = self.system.totals;
+        (self.system.next_formal, [totals.total.get(), totals.free.get(), totals.dinodes.get()])
+    }
     /// Writes the filesystem. All is durable when this returns without error.
     pub fn write(&self, device: &dyn BlockDevice, observer: &mut dyn Observer) -> Result<(), Error> {
         if !self.options.block_size.bytes().is_multiple_of(device.alignment()) {

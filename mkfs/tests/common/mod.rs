@@ -339,3 +339,55 @@ fn describe(number: u64, stock: &[u8], ours: &[u8]) -> String {
         hex(ours)
     )
 }
+
+/// Runs both programs on an image of their own of so many bytes. DEV in `args` stands for the image, LINK for a symbolic
+/// link to it, and `<text` is typed as the answer (default: y). Returns exit status, standard output and standard error,
+/// without what must differ.
+pub(crate) fn both(bytes: u64, args: &[&str]) -> [(Option<i32>, Vec<String>, Vec<String>); 2] {
+    ["mkfs.gfs2", env!("CARGO_BIN_EXE_mkfs-gfs2r")].map(|program| {
+        let dir = scratch();
+        let (image, link) = (dir.path().join("image"), dir.path().join("link"));
+        std::fs::File::create(&image).and_then(|f| f.set_len(bytes)).expect("an image");
+        std::os::unix::fs::symlink(&image, &link).expect("a link");
+        let mut answer = "y\n";
+        let mut command = Command::new(program);
+        command.args(["-p", "lock_nolock"]);
+        for arg in args {
+            match *arg {
+                "DEV" => command.arg(&image),
+                "LINK" => command.arg(&link),
+                text => match text.strip_prefix('<') {
+                    Some(text) => {
+                        answer = text;
+                        &mut command
+                    }
+                    None => command.arg(text),
+                },
+            };
+        }
+        let typed = dir.path().join("typed");
+        std::fs::write(&typed, answer).expect("an answer");
+        let out = command.stdin(std::fs::File::open(&typed).expect("just written")).output().expect("runs");
+        let lines = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes).replace(&dir.path().display().to_string(), "");
+            // Line ends that the stock tool forgets do not count, and neither do random UUIDs, times and our name.
+            let text = text.replace("mkfs.gfs2r:", "mkfs.gfs2:").replace("device.Device size", "device.\nDevice size");
+            let mut text = text.replace("mkfs.gfs2: /", "/");
+            for word in ["Creating quota file:", "Jindex:", "Writing superblock", "Done"] {
+                text = text.replace(word, &format!("\n{word}"));
+            }
+            let words = |line: &str| {
+                let kept = line.split_whitespace().scan("", |before, word| {
+                    let random = *before == "UUID:" || before.ends_with("time:");
+                    *before = word;
+                    Some(if random { "*" } else { word })
+                });
+                kept.collect::<Vec<_>>().join(" ")
+            };
+            // Under -D the stock tool says these two somewhere in the middle.
+            let misplaced = |line: &String| args.contains(&"-D") && ["Done", "Creating quota file:"].contains(&&**line);
+            text.lines().map(words).filter(|line| !line.is_empty() && !misplaced(line)).collect::<Vec<_>>()
+        };
+        (out.status.code(), lines(&out.stdout), lines(&out.stderr))
+    })
+}
