@@ -142,7 +142,9 @@ pub(crate) fn block_size(asked: Option<&str>, t: Option<&Topology>) -> Result<(B
         return Err(format!("Error: Block size {wanted} is less than minimum logical block size ({logical})."));
     }
     let warning = (wanted < physical).then(|| {
-        format!("Warning: Block size {wanted} is inefficient because it is less than the physical block size ({physical}).")
+        format!(
+            "Warning: Block size {wanted} is inefficient because it is less than the physical block size ({physical})."
+        )
     });
     Ok((bs, warning))
 }
@@ -192,7 +194,9 @@ mod tests {
         assert_eq!(bytes(None, None), Ok((4096, false)));
         assert_eq!(bytes(None, Some(t(65536, 262_144, 512))), Ok((4096, false)));
         assert_eq!(bytes(Some("1k"), Some(t(512, 0, 4096))), Ok((1024, true)));
-        assert!(bytes(Some("8192"), None).is_err() && bytes(Some("1000"), None).is_err() && bytes(Some("x"), None).is_err());
+        assert!(
+            bytes(Some("8192"), None).is_err() && bytes(Some("1000"), None).is_err() && bytes(Some("x"), None).is_err()
+        );
         let large = Topology { logical: 4096, ..t(4096, 0, 4096) };
         assert!(bytes(Some("512"), Some(large)).is_err());
     }

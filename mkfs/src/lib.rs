@@ -36,7 +36,7 @@ pub use system::Created;
 pub use write::{Observer, Phase, Silent};
 
 use geometry::{Layout, Request};
-use gfs2r::device::BlockDevice;
+use gfs2r::device::{BlockDevice, MemoryDevice};
 use gfs2r::format::superblock::{FORMAT_MAX, FORMAT_MIN};
 
 /// A filesystem that is decided on but not written.
@@ -99,6 +99,19 @@ pub fn format_device(
     let plan = Plan::new(device.size(), options)?;
     plan.write(device, observer)?;
     Ok(plan.report)
+}
+
+/// Makes a filesystem of `bytes` bytes and returns what is not zero in it: offsets and contents. For tests that have a disk
+/// type of their own (the library's unit tests, whose `BlockDevice` is another crate's to us).
+pub fn make_image(bytes: u64, options: &Options) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    let disk = MemoryDevice::new(bytes);
+    format_device(&disk, options, &mut Silent)?;
+    let part = |(offset, len): (u64, u64)| {
+        let mut bytes = vec![0; len as usize];
+        disk.read(offset, &mut bytes).map_err(Error::device("Failed to read memory"))?;
+        Ok((offset, bytes))
+    };
+    disk.allocated_ranges().into_iter().map(part).collect()
 }
 
 fn check(options: &Options) -> Result<(), Error> {

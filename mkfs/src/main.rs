@@ -107,11 +107,14 @@ fn decide(cli: &Cli, wish: &mut ask::Wish, device: &FileDevice) -> Result<Plan, 
     let topology = wish.extended.topology.or_else(|| device.topology());
     if let Some(t) = &topology {
         if cli.debug {
-            say(cli, &format!(
-                "alignment_offset: {}\nlogical_sector_size: {}\nminimum_io_size: {}\noptimal_io_size: {}\n\
+            say(
+                cli,
+                &format!(
+                    "alignment_offset: {}\nlogical_sector_size: {}\nminimum_io_size: {}\noptimal_io_size: {}\n\
                  physical_sector_size: {}\n",
-                t.alignment_offset, t.logical, t.minimum_io, t.optimal_io, t.physical
-            ));
+                    t.alignment_offset, t.logical, t.minimum_io, t.optimal_io, t.physical
+                ),
+            );
         }
         if t.alignment_offset != 0 {
             eprintln!("Warning: device is not properly aligned. This may harm performance.");
@@ -217,8 +220,10 @@ fn confirm(cli: &Cli, path: &Path) -> Result<(), Stop> {
 fn report(cli: &Cli, plan: Plan, device: String) -> Result<(), Stop> {
     let report = gfs2r_mkfs::Report { device, ..plan.report };
     if cli.json {
-        let json = serde_json::json!({ "filesystems": [report], "dry_run": cli.dry_run });
-        let text = serde_json::to_string_pretty(&json).map_err(|e| Stop::fail("report", e))?;
+        let mut report = serde_json::to_value(&report).map_err(|e| Stop::fail("report", e))?;
+        report["dry_run"] = cli.dry_run.into();
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "filesystems": [report] }));
+        let text = text.map_err(|e| Stop::fail("report", e))?;
         print(&format!("{text}\n"));
     } else if !cli.quiet || cli.dry_run {
         print(&report.to_string());

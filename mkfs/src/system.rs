@@ -104,11 +104,7 @@ impl Space {
     fn totals(&self) -> StatfsChange {
         let total: i64 = self.rgrps.iter().map(|rg| i64::from(rg.data)).sum();
         let used: i64 = self.used.iter().map(|&n| i64::from(n)).sum();
-        StatfsChange {
-            total: total.into(),
-            free: (total - used).into(),
-            dinodes: (self.dinodes.len() as i64).into(),
-        }
+        StatfsChange { total: total.into(), free: (total - used).into(), dinodes: (self.dinodes.len() as i64).into() }
     }
 }
 

@@ -184,7 +184,9 @@ pub(crate) fn compare(case: &Case) -> Vec<String> {
     let plan = match (Plan::new(case.bytes, &options), out.status.success()) {
         (Ok(plan), true) => plan,
         (Err(_), false) => return Vec::new(),
-        (Ok(_), false) => return vec![format!("only the stock tool refuses: {}", String::from_utf8_lossy(&out.stderr))],
+        (Ok(_), false) => {
+            return vec![format!("only the stock tool refuses: {}", String::from_utf8_lossy(&out.stderr))];
+        }
         (Err(e), true) => return vec![format!("only ours refuses: {e}")],
     };
     let stock = MemoryDevice::load(&path).expect("the stock image");
@@ -267,8 +269,7 @@ fn mask(block: &mut [u8], rindex: bool) {
     } else {
         return;
     };
-    // Only what readers use of an entry stays; block borders cut entries at places that the test need not know, since the
-    // used fields are never equal to garbage for long: compare them through the assembled file instead.
+    // Entries may be cut by block borders, so `compare` looks at their meaning in the assembled file.
     block[data..].fill(0);
 }
 
@@ -329,7 +330,13 @@ pub(crate) fn rindex_of(disk: &MemoryDevice, bs: BlockSize) -> (Vec<[u64; 5]>, B
 fn describe(number: u64, stock: &[u8], ours: &[u8]) -> String {
     let at = stock.iter().zip(ours).position(|(a, b)| a != b).unwrap_or(0);
     let from = at & !15;
-    let hex = |bytes: &[u8]| bytes[from..(from + 48).min(bytes.len())].chunks(4).map(|w| format!("{:02x}{:02x}{:02x}{:02x}", w[0], w[1], w[2], w[3])).collect::<Vec<_>>().join(" ");
+    let hex = |bytes: &[u8]| {
+        bytes[from..(from + 48).min(bytes.len())]
+            .chunks(4)
+            .map(|w| format!("{:02x}{:02x}{:02x}{:02x}", w[0], w[1], w[2], w[3]))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let kind = |bytes: &[u8]| if MetaHeader::has_magic(bytes) { MetaHeader::view(bytes).kind.get() } else { 0 };
     format!(
         "block {number} (stock type {}, ours {}) at {from:#x}:\n    stock {}\n    ours  {}",
