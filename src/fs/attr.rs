@@ -225,6 +225,29 @@ impl Fs {
         })
     }
 
+    /// The inode was read: its access time follows, always (`strict`) or when it is not later than the last change or older
+    /// than a day (relatime). Nothing happens on read-only mounts and where the `A` flag forbids it.
+    pub fn touch(&self, node: BlockAddr, strict: bool) -> Result<()> {
+        const DAY: i64 = 24 * 60 * 60;
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let due = |inode: &Inode, now: Timestamp| {
+            let d = &inode.dinode;
+            let stale = d.atime() <= d.mtime() || d.atime() <= d.ctime() || now.sec.saturating_sub(d.atime().sec) >= DAY;
+            !inode.flags().has(DiFlags::NOATIME) && (strict || stale)
+        };
+        let now = self.vol.clock.now();
+        if !due(&*self.shared(node)?, now) {
+            return Ok(());
+        }
+        let mut inode = self.exclusive(node)?;
+        if !due(&inode, now) {
+            return Ok(());
+        }
+        self.change_dinode(&mut inode, |d| d.set_atime(now))
+    }
+
     /// A transaction that changes nothing but the dinode.
     pub(super) fn change_dinode(&self, inode: &mut Inode, f: impl FnOnce(&mut crate::format::Dinode)) -> Result<()> {
         inode.buffer(&self.vol)?;

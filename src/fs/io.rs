@@ -38,7 +38,7 @@ impl Fs {
             }
             return Ok(inode.flags().has(DiFlags::SYNC));
         }
-        if self.vol.options.read_only {
+        if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         let inode = self.watch(self.shared(node))?;
@@ -88,7 +88,7 @@ impl Fs {
 
     /// fsync(2) of a file or directory.
     pub fn fsync(&self, node: BlockAddr) -> Result<()> {
-        if self.vol.options.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         let inode = self.watch(self.shared(node))?;

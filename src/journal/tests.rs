@@ -1,0 +1,9 @@
+//! The journal against a disk that crashes.
+
+mod basic;
+mod crash;
+mod model;
+mod rig;
+mod threads;
+
+use rig::Rig;
