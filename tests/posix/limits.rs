@@ -22,7 +22,7 @@ fn calls() -> Vec<Call> {
         ("chown", |p| rustix::fs::chown(p, Some(rustix::process::Uid::from_raw(1)), None)),
         ("stat", |p| rustix::fs::stat(p).map(|_| ())),
         ("readlink", |p| rustix::fs::readlink(p, Vec::new()).map(|_| ())),
-        ("rename from", |p| rename(p, p.ancestors().last().unwrap_or(p).join("tmp/gfs2r-no"))),
+        ("rename from", |p| rename(p, p.with_extension("to"))),
         ("getxattr", |p| rustix::fs::getxattr(p, "user.x", &mut [0u8; 1][..]).map(|_| ())),
     ]
 }

@@ -37,7 +37,7 @@ fn refused(t: &T) {
     t.yes("mounts", m.mount("acl").ok);
     let second = dir.with_file_name("second");
     fs::create_dir(&second).expect("mkdir");
-    one_line(&m.run("mount.gfs2r", &[image.as_ref(), second.as_ref()]), "in use");
+    one_line(&m.run("mount.gfs2r", &[image.as_ref(), second.as_ref()]), "already mounted");
     t.ok("the first still works", fs::write(dir.join("f"), b"x"));
     m.finish(t);
 }
@@ -119,7 +119,7 @@ fn terminated(t: &T) {
     m.finish(t);
 }
 
-/// After SIGKILL what was synced is there, and the journal is replayed.
+/// After SIGKILL what came before an fsync is there, and the journal is replayed.
 fn killed(t: &T) {
     let m = Mounted::new("128M", "acl");
     let d = m.dir();
@@ -128,7 +128,8 @@ fn killed(t: &T) {
     }
     let open_file = create(&d.join("unlinked"), 0o644).expect("create");
     rustix::fs::unlink(d.join("unlinked")).expect("unlink");
-    rustix::fs::syncfs(&open_file).expect("syncfs");
+    // Not syncfs: the kernel tells no FUSE daemon of it. An fsync makes durable what came before it.
+    open_file.sync_all().expect("fsync");
     fs::write(d.join("later"), b"perhaps").expect("write");
     m.signal(Signal::KILL);
     drop(open_file);
