@@ -7,10 +7,11 @@ use crate::clock::Timestamp;
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::format::DirentType;
+use crate::sync::DashMap;
 use crate::fs::{Attr, Caller, DirItem, NewInode, OpenHow, SetAttr, SetTime};
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
@@ -20,7 +21,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Largest request the kernel sends or asks for.
@@ -35,6 +36,60 @@ thread_local! {
 pub(super) struct Adapter {
     pub(super) service: Arc<Service>,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) kernel: Arc<Kernel>,
+}
+
+/// What we tell the kernel unasked, and what we must know for it.
+#[derive(Default)]
+pub(super) struct Kernel {
+    /// Set when the session stands.
+    notifier: OnceLock<Notifier>,
+    /// Nodes open for writing, and how often.
+    writers: DashMap<u64, u32>,
+}
+
+impl Kernel {
+    /// The session's voice.
+    pub(super) fn set_notifier(&self, notifier: Notifier) {
+        // Only one session ever calls this; a second voice would be the same one.
+        let _ = self.notifier.set(notifier);
+    }
+
+    fn opened(&self, node: u64, write: bool) {
+        if write {
+            *self.writers.entry(node).or_insert(0) += 1;
+        }
+    }
+
+    fn released(&self, node: u64, write: bool) {
+        if write {
+            let mut left = 0;
+            self.writers.alter(&node, |_, n| {
+                left = n.saturating_sub(1);
+                left
+            });
+            if left == 0 {
+                self.writers.remove_if(&node, |_, n| *n == 0);
+            }
+        }
+    }
+
+    /// The kernel asks for attributes again.
+    fn attributes_changed(&self, node: u64) {
+        self.invalidate(node, -1);
+    }
+
+    /// The kernel writes what it has collected of a file, and has done so when this returns. Waits for other requests.
+    fn collect_writes(&self, node: u64) {
+        self.invalidate(node, 0);
+    }
+
+    fn invalidate(&self, node: u64, offset: i64) {
+        let Some(notifier) = self.notifier.get() else { return };
+        if let Err(e) = notifier.inval_inode(INodeNo(node), offset, 0) {
+            tracing::debug!(node, "the kernel keeps what it has: {e}");
+        }
+    }
 }
 
 impl Adapter {
@@ -134,16 +189,14 @@ fn system_time(t: Timestamp) -> SystemTime {
     whole.and_then(|w| w.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
 }
 
+/// A time of a request. fuser takes both seconds and nanoseconds of a time before 1970 away from the epoch, where the kernel
+/// counts nanoseconds forwards; that is undone here. (Its way back is right.)
 fn timestamp(t: SystemTime) -> Timestamp {
     match t.duration_since(UNIX_EPOCH) {
         Ok(d) => Timestamp { sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nsec: d.subsec_nanos() },
         Err(before) => {
             let d = before.duration();
-            let sec = -i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-            match d.subsec_nanos() {
-                0 => Timestamp { sec, nsec: 0 },
-                n => Timestamp { sec: sec.saturating_sub(1), nsec: 1_000_000_000 - n },
-            }
+            Timestamp { sec: -i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nsec: d.subsec_nanos() }
         }
     }
 }
@@ -162,6 +215,11 @@ fn open_how(flags: i32) -> OpenHow {
         append: flags.contains(OFlags::APPEND),
         truncate: flags.contains(OFlags::TRUNC),
     }
+}
+
+/// O_NOATIME: a reading that leaves no trace.
+fn no_atime(flags: i32) -> bool {
+    OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::NOATIME)
 }
 
 fn fopen_flags(opened: Opened) -> FopenFlags {
@@ -185,10 +243,10 @@ fn send_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
 }
 
 /// Runs `op` on this thread's read buffer and answers with what it put there.
-fn answer_read(service: &Service, reply: ReplyData, (node, offset, size): (u64, u64, u32)) {
+fn answer_read(service: &Service, reply: ReplyData, (node, offset, size, quietly): (u64, u64, u32, bool)) {
     READ_BUFFER.with_borrow_mut(|buf| {
         let len = buf.len().min(size as usize);
-        match service.read(node, offset, &mut buf[..len]) {
+        match service.read(node, offset, &mut buf[..len], quietly) {
             Ok(n) => reply.data(&buf[..n]),
             Err(e) => reply.error(fuse_errno(&e)),
         }
@@ -485,20 +543,43 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, how) = (caller(req), open_how(flags.0));
-        self.serve(reply, move |s| s.open(&who, ino.0, how), |_, reply, result| match result {
-            Ok(opened) => reply.opened(FileHandle(0), fopen_flags(opened)),
+        let (who, how, kernel) = (caller(req), open_how(flags.0), Arc::clone(&self.kernel));
+        let quietly = no_atime(flags.0);
+        self.serve(reply, move |s| s.open(&who, ino.0, how, quietly), move |_, reply, result| match result {
+            Ok(opened) => {
+                kernel.opened(ino.0, how.write);
+                if opened.touched {
+                    kernel.attributes_changed(ino.0);
+                }
+                reply.opened(FileHandle(0), fopen_flags(opened));
+            }
             Err(e) => reply.error(fuse_errno(&e)),
         });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.kernel.released(ino.0, open_how(flags.0).write);
+        reply.ok();
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
         let (who, name) = (Caller { umask, ..caller(req) }, owned(name));
         let make = move |s: &Service| s.make(&who, parent.0, &name, &NewInode::File(mode));
+        let kernel = Arc::clone(&self.kernel);
         self.serve(reply, make, move |service, reply, result| match result {
             Ok(attr) => {
                 let (a, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
                 let opened = service.opened(open_how(flags).write, false);
+                kernel.opened(a.ino.0, open_how(flags).write);
                 reply.created(&service.policy.name_ttl, &a, generation, FileHandle(0), fopen_flags(opened));
             }
             Err(e) => reply.error(fuse_errno(&e)),
@@ -512,16 +593,17 @@ impl Filesystem for Adapter {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let what = (ino.0, offset, size);
+        let quietly = no_atime(flags.0);
+        let what = (ino.0, offset, size, quietly);
         let service = &self.service;
         let mut reply = Some(reply);
         let done = READ_BUFFER.with_borrow_mut(|buf| {
             let len = buf.len().min(size as usize);
-            let result = self.dispatcher.here(|| service.read(ino.0, offset, &mut buf[..len]))?;
+            let result = self.dispatcher.here(|| service.read(ino.0, offset, &mut buf[..len], quietly))?;
             if let Some(reply) = reply.take() {
                 match result {
                     Ok(n) => reply.data(&buf[..n]),
@@ -640,9 +722,18 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        self.serve(reply, move |s| s.seek(ino.0, offset, whence), |_, reply, result| match result {
+        let send = |reply: ReplyLseek, result: Result<u64>| match result {
             Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
+        };
+        if !self.service.policy.writeback_cache || !self.kernel.writers.contains_key(&ino.0) {
+            return self.serve(reply, move |s| s.seek(ino.0, offset, whence), move |_, reply, result| send(reply, result));
+        }
+        // The kernel asks us where data is while it still keeps some of it back: it would read as a hole, and cp would lose it.
+        let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
+        self.dispatcher.later(move || {
+            kernel.collect_writes(ino.0);
+            send(reply, service.seek(ino.0, offset, whence));
         });
     }
 }
@@ -688,9 +779,12 @@ mod tests {
         for dev in [(0, 0), (8, 1), (259, 70000), (4095, 0xf_ffff)] {
             assert_eq!(decode_dev(encode_dev(dev)), dev);
         }
-        for t in [(0, 0), (-1, 999_999_999), (-5, 0), (1 << 33, 1)] {
+        for t in [(0, 0), (5, 999_999_999), (1 << 33, 1), (-5, 0)] {
             let t = Timestamp { sec: t.0, nsec: t.1 };
             assert_eq!(timestamp(system_time(t)), t);
         }
+        // As fuser decodes -100 s and 250 ns.
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::new(100, 250)), Timestamp { sec: -100, nsec: 250 });
+        assert_eq!(system_time(Timestamp { sec: -1, nsec: 999_999_999 }), UNIX_EPOCH - Duration::from_nanos(1));
     }
 }
