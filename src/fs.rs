@@ -32,13 +32,13 @@ pub use xattr::SetMode;
 use crate::error::{Error, Result};
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{InodeExclusive, InodeShared, Volume};
-use crate::journal::FlushReason;
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
 use crate::sync::Mutex;
 use node::Nodes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,13 +72,25 @@ pub struct Fs {
     nodes: Nodes,
     /// The rename lock: directories move only under it, so that nobody can make a loop.
     renames: Mutex<()>,
+    /// Nothing may be changed (now: a remount can switch it).
+    read_only: AtomicBool,
 }
 
 impl Fs {
     /// The operations on an opened volume.
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
-        let root = vol.root;
-        Arc::new(Self { vol, statfs, quota, nodes: Nodes::new(root), renames: Mutex::new(()) })
+        let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
+        Arc::new(Self { vol, statfs, quota, nodes: Nodes::new(root), renames: Mutex::new(()), read_only })
+    }
+
+    /// Forbids or allows changes; used by a remount.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Release);
+    }
+
+    /// True while nothing may be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
     }
 
     /// The volume.
@@ -91,28 +103,28 @@ impl Fs {
         self.vol.root.addr
     }
 
+    /// Bytes in a block, as stat(2) advises.
+    pub fn space_unit(&self) -> u32 {
+        u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX)
+    }
+
     /// What df shows.
     pub fn space(&self) -> Space {
         let (total, free, dinodes) = self.statfs.totals();
-        let block_size = u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX);
+        let block_size = self.space_unit();
         Space { block_size, total, free, inodes: dinodes.saturating_add(free) }
     }
 
     /// Makes everything durable: sync(2).
     pub fn sync(&self) -> Result<()> {
-        if self.vol.options.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
-        self.vol.cache.data().write_all()?;
-        self.vol.journal.flush(FlushReason::Sync)?;
-        Ok(())
+        self.vol.journal.sync()
     }
 
     /// Moves pending statfs and quota changes into the master files; called by the mount's timer and at unmount.
     pub fn sync_counters(&self) -> Result<()> {
-        if self.vol.options.read_only {
-            return Ok(());
-        }
         if let Some(quota) = &self.quota {
             quota.sync(&self.vol)?;
         }
@@ -153,6 +165,10 @@ impl Fs {
     }
 
     fn delete_unused(&self, inum: Inum) -> Result<()> {
+        // It stays an orphan, which the next read-write mount deletes.
+        if self.is_read_only() {
+            return Ok(());
+        }
         let inode = match self.vol.exclusive(inum) {
             Ok(inode) => inode,
             // Deleted already, and the block lives again.
@@ -175,7 +191,7 @@ impl Fs {
     }
 
     fn exclusive(&self, node: BlockAddr) -> Result<InodeExclusive> {
-        if self.vol.options.read_only {
+        if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         self.vol.exclusive(self.nodes.inum(node)?)

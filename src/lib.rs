@@ -35,3 +35,12 @@ pub mod statfs;
 pub mod fs;
 
 pub mod volume;
+
+#[cfg(feature = "mount")]
+pub mod fuse;
+
+#[cfg(feature = "mount")]
+pub mod mount;
+
+#[cfg(feature = "mount")]
+pub mod cli;

@@ -19,9 +19,11 @@ use crate::journal::{Journal, JournalPlace, Replayed, UnrecoveredJournal};
 use crate::quota::{Quota, QuotaMode};
 use crate::rgrp::Rgrps;
 use crate::statfs::{Accounts, Statfs};
+use crate::sync::Mutex;
 use bootstrap::{Bootstrap, SystemFile};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a volume is to be opened.
 #[derive(Clone, Debug)]
@@ -158,7 +160,9 @@ pub struct Opened {
     pub fs: Arc<Fs>,
     /// What was done to each journal.
     pub recovered: Vec<(Jid, Replayed)>,
-    read_only: bool,
+    read_only: AtomicBool,
+    born_read_only: bool,
+    remounting: Mutex<()>,
 }
 
 /// The system files that a mount needs.
@@ -210,7 +214,13 @@ pub fn open_with(
         _ => Journal::read_only(Arc::clone(&cache)),
     };
     let fs = assemble(cache, journal, clock, manager, &id, options, system, extents, count)?;
-    Ok(Opened { fs, recovered, read_only: !writes })
+    Ok(Opened {
+        fs,
+        recovered,
+        read_only: AtomicBool::new(!writes),
+        born_read_only: !writes,
+        remounting: Mutex::new(()),
+    })
 }
 
 /// Recovers every journal; ours is handed out for writing.
@@ -348,13 +358,49 @@ fn assemble(
 }
 
 impl Opened {
-    /// Closes the volume: counters, data and log are on the disk and the log says it is clean when this returns.
-    pub fn close(self) -> Result<()> {
-        if self.read_only {
+    /// True while nothing is written.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// `-o remount,ro` and `rw`. Read-only: everything is written and the log closed cleanly. Read-write: the log is opened
+    /// again. A mount that was opened read-only has no journal of its own and stays so.
+    pub fn remount(&self, read_only: bool) -> Result<()> {
+        let _one_at_a_time = self.remounting.lock();
+        if read_only == self.is_read_only() {
             return Ok(());
+        }
+        if self.born_read_only {
+            return Err(Error::ReadOnly);
+        }
+        if read_only {
+            self.fs.set_read_only(true);
+            self.fs.sync_counters()?;
+            // Closed on the disk, but so that it can go on.
+            self.fs.volume().journal.freeze()?;
+        } else {
+            self.fs.volume().journal.thaw();
+            self.fs.set_read_only(false);
+        }
+        self.read_only.store(read_only, Ordering::Release);
+        Ok(())
+    }
+
+    /// Closes the volume: counters, data and log are on the disk and the log says it is clean when this returns. Closing
+    /// again does nothing.
+    pub fn close(&self) -> Result<()> {
+        let _one_at_a_time = self.remounting.lock();
+        if self.is_read_only() {
+            return Ok(());
+        }
+        if let Some(cause) = self.fs.volume().journal.withdrawn() {
+            tracing::error!("not closed cleanly: withdrawn earlier: {cause}");
+            return Err(Error::Withdrawn);
         }
         self.fs.forget_all()?;
         self.fs.sync_counters()?;
-        self.fs.volume().journal.shutdown()
+        self.fs.volume().journal.shutdown()?;
+        self.read_only.store(true, Ordering::Release);
+        Ok(())
     }
 }

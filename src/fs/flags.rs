@@ -106,7 +106,7 @@ impl Fs {
 
     /// FITRIM: tells the device of free extents; bytes trimmed.
     pub fn trim(&self, start: u64, len: u64, min_len: u64) -> Result<u64> {
-        if self.vol.options.read_only {
+        if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         let bs = self.vol.bs;

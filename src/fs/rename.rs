@@ -222,7 +222,7 @@ impl Fs {
             let up = Entry { inum: parents.new_ref().inum, kind: DirentType::Dir };
             dir::replace(&self.vol, &mut tx, &mut inode, b"..", up)?;
         }
-        self.touch(&mut tx, &mut inode)?;
+        self.changed(&mut tx, &mut inode)?;
         tx.commit();
         drop((free, space, inode));
         drop(parents);
@@ -258,13 +258,13 @@ impl Fs {
                 }
             }
         }
-        self.touch(&mut tx, inode)?;
-        self.touch(&mut tx, other)?;
+        self.changed(&mut tx, inode)?;
+        self.changed(&mut tx, other)?;
         tx.commit();
         Ok(())
     }
 
-    fn touch(&self, tx: &mut Transaction<'_>, inode: &mut Inode) -> Result<()> {
+    fn changed(&self, tx: &mut Transaction<'_>, inode: &mut Inode) -> Result<()> {
         inode.dinode.set_ctime(self.vol.clock.now());
         inode.write_back(&self.vol, tx)
     }

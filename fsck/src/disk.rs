@@ -1,0 +1,133 @@
+//! The device as a checker sees it: blocks, read in large pieces, with replayed journals laid over them in memory.
+
+use crate::report::CheckError;
+use gfs2r::device::{AlignedBuf, BlockDevice};
+use gfs2r::ids::BlockSize;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// Largest single read.
+const READ_MAX: usize = 1 << 20;
+/// Unwanted bytes between two wanted blocks that are read rather than skipped.
+const GAP_MAX: usize = 16 << 10;
+
+/// A device read block by block, with an overlay of replayed blocks.
+pub(crate) struct Disk<'d> {
+    device: &'d dyn BlockDevice,
+    pub(crate) bs: BlockSize,
+    /// Whole blocks on the device.
+    pub(crate) blocks: u64,
+    overlay: HashMap<u64, Box<[u8]>>,
+    scratch: RefCell<Vec<AlignedBuf>>,
+    bytes_read: Cell<u64>,
+}
+
+impl<'d> Disk<'d> {
+    pub(crate) fn new(device: &'d dyn BlockDevice, bs: BlockSize) -> Self {
+        Self {
+            device,
+            bs,
+            blocks: device.size() >> bs.shift(),
+            overlay: HashMap::new(),
+            scratch: RefCell::default(),
+            bytes_read: Cell::new(0),
+        }
+    }
+
+    /// Lays `bytes` over block `addr`.
+    pub(crate) fn lay_over(&mut self, addr: u64, bytes: Box<[u8]>) {
+        self.overlay.insert(addr, bytes);
+    }
+
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read.get()
+    }
+
+    /// True when the block lies on the device as the overlay has it (or the overlay has nothing).
+    pub(crate) fn same_on_device(&self, addr: u64) -> Result<bool, CheckError> {
+        let Some(newer) = self.overlay.get(&addr) else { return Ok(true) };
+        let below = Disk::new(self.device, self.bs);
+        Ok(below.read(addr)? == *newer)
+    }
+
+    /// One block.
+    pub(crate) fn read(&self, addr: u64) -> Result<Box<[u8]>, CheckError> {
+        if let Some(bytes) = self.overlay.get(&addr) {
+            return Ok(bytes.clone());
+        }
+        self.read_run(addr, 1, |bytes| bytes.into())
+    }
+
+    /// `count` blocks from `first` on, in one piece. The caller has bounded `count`.
+    pub(crate) fn read_run<R>(&self, first: u64, count: u64, then: impl FnOnce(&[u8]) -> R) -> Result<R, CheckError> {
+        if first.checked_add(count).is_none_or(|end| end > self.blocks) {
+            return Err(CheckError::Damaged { block: first, what: "a block outside the device".into() });
+        }
+        let shift = self.bs.shift();
+        // Both fit: the last block lies inside the device.
+        let (start, end) = (first << shift, (first + count) << shift);
+        let align = self.device.alignment().max(1) as u64;
+        let outer_start = start - start % align;
+        let outer_end = end.next_multiple_of(align).min(self.device.size());
+        let len = (outer_end - outer_start) as usize;
+        let mut buf = self.take_scratch(len);
+        self.device
+            .read(outer_start, &mut buf[..len])
+            .map_err(|error| CheckError::Io { block: first, error })?;
+        self.bytes_read.set(self.bytes_read.get().saturating_add(len as u64));
+        let within = (start - outer_start) as usize;
+        let bytes = &mut buf[within..within + (end - start) as usize];
+        if !self.overlay.is_empty() {
+            for (block, piece) in (first..).zip(bytes.chunks_exact_mut(self.bs.bytes())) {
+                if let Some(newer) = self.overlay.get(&block) {
+                    piece.copy_from_slice(newer);
+                }
+            }
+        }
+        let result = then(bytes);
+        self.scratch.borrow_mut().push(buf);
+        Ok(result)
+    }
+
+    /// Calls `f` for each item's block; neighbours are read together. Sorts the items by address.
+    pub(crate) fn visit<T: Copy>(
+        &self,
+        items: &mut [(u64, T)],
+        mut f: impl FnMut(u64, T, &[u8]) -> Result<(), CheckError>,
+    ) -> Result<(), CheckError> {
+        items.sort_by_key(|&(addr, _)| addr);
+        let bs = self.bs.bytes() as u64;
+        let mut rest = &items[..];
+        while let Some(&(first, _)) = rest.first() {
+            let mut n = 1;
+            while n < rest.len() {
+                let (gap, total) = (rest[n].0 - rest[n - 1].0, rest[n].0 - first);
+                if gap.saturating_sub(1).saturating_mul(bs) > GAP_MAX as u64
+                    || total.saturating_add(1).saturating_mul(bs) > READ_MAX as u64
+                {
+                    break;
+                }
+                n += 1;
+            }
+            let (run, later) = rest.split_at(n);
+            let last = run[n - 1].0;
+            self.read_run(first, last - first + 1, |bytes| {
+                run.iter().try_for_each(|&(addr, item)| {
+                    let at = ((addr - first) * bs) as usize;
+                    f(addr, item, &bytes[at..at + bs as usize])
+                })
+            })??;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn take_scratch(&self, len: usize) -> AlignedBuf {
+        let buf = self.scratch.borrow_mut().pop();
+        match buf {
+            Some(buf) if buf.len() >= len => buf,
+            // Most reads fit; a resource group with an enormous bitmap gets a buffer of its own.
+            _ => AlignedBuf::zeroed(len.max(READ_MAX + 2 * AlignedBuf::ALIGN)),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Chapter 14: the kernel's requests.
+//!
+//! [`Service`] is the narrow interface: one function for each request, in plain types, none of which is a transport's. A
+//! transport decodes a request, calls the function through [`Dispatcher`], and encodes the answer; `fuse/adapter.rs` is the
+//! transport built on the fuser crate, and the only file that names it.
+//!
+//! How a request waits (fuse.md 3.2): the thread that read it runs it *impatiently* (`sync.rs`). If it would have to wait and
+//! another reader is free, it waits right there, which saves a hop; the last free reader never waits, it hands the request and
+//! its reply to a pool that grows.
+//!
+//! What the kernel may cache is one table, `fuse/policy.rs`.
+
+mod adapter;
+mod dispatch;
+mod errno;
+mod policy;
+mod service;
+mod session;
+
+pub use dispatch::Dispatcher;
+pub use policy::{Atime, Policy};
+pub use service::Service;
+pub use session::{MountSpec, Session, mount};

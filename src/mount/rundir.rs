@@ -1,0 +1,91 @@
+//! Runtime state: `/run/gfs2r/NAME/` with the daemon's pid (locked while it lives), the mount point and the control socket.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The folder of all mounts: `GFS2R_RUN_DIR`, or `/run/gfs2r`.
+pub(super) fn root() -> PathBuf {
+    std::env::var_os("GFS2R_RUN_DIR").map_or_else(|| PathBuf::from("/run/gfs2r"), PathBuf::from)
+}
+
+/// The runtime folder of one mount, held by its daemon.
+pub(super) struct RunDir {
+    path: PathBuf,
+    /// Locked as long as the daemon lives: the kernel lets go of it however the daemon ends.
+    _pid: File,
+}
+
+impl RunDir {
+    /// Claims the folder for this process; `AlreadyExists` when a living daemon has it.
+    pub(super) fn claim(name: &str, target: &Path) -> io::Result<Self> {
+        let path = root().join(name.replace('/', "_"));
+        fs::create_dir_all(&path)?;
+        let mut pid = File::options().create(true).truncate(false).write(true).read(true).open(path.join("pid"))?;
+        match pid.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::AlreadyExists.into()),
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+        pid.set_len(0)?;
+        writeln!(pid, "{}", std::process::id())?;
+        fs::write(path.join("target"), target.as_os_str().as_encoded_bytes())?;
+        remove_if_there(&path.join("error"))?;
+        remove_if_there(&path.join("control"))?;
+        Ok(Self { path, _pid: pid })
+    }
+
+    /// Where the control socket is.
+    pub(super) fn control(&self) -> PathBuf {
+        self.path.join("control")
+    }
+
+    /// Where the log goes when there is no system log.
+    pub(super) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Leaves word for umount that the volume was not closed cleanly.
+    pub(super) fn leave_error(self, error: &str) -> io::Result<()> {
+        fs::write(self.path.join("error"), error)
+    }
+
+    /// Removes the folder: the volume is clean.
+    pub(super) fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The runtime folder of what is mounted on `target`.
+pub(super) fn find(target: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(root()).ok()?;
+    entries.filter_map(Result::ok).map(|e| e.path()).find(|dir| {
+        fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes())
+    })
+}
+
+/// Waits until the daemon of this folder has ended; its parting error, if it left one.
+pub(super) fn wait_for_end(dir: &Path) -> io::Result<Option<String>> {
+    // The daemon removes the folder right before it ends, so opening may fail at any moment: then it is gone.
+    let pid = match File::open(dir.join("pid")) {
+        Ok(pid) => pid,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    pid.lock_shared()?;
+    // Give a folder that is being removed the moment it needs.
+    std::thread::sleep(Duration::from_millis(1));
+    match fs::read_to_string(dir.join("error")) {
+        Ok(error) => Ok(Some(error)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
