@@ -25,8 +25,8 @@ const COUNTED_REVOKES: usize = 1 << 20;
 pub struct UnrecoveredJournal {
     cache: Arc<Cache>,
     place: JournalPlace,
-    map: LogMap,
-    head: Head,
+    pub(super) map: LogMap,
+    pub(super) head: Head,
 }
 
 /// What a replay did.

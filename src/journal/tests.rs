@@ -2,6 +2,8 @@
 
 mod basic;
 mod crash;
+mod hostile;
+mod interop;
 mod model;
 mod rig;
 mod threads;
