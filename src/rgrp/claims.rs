@@ -264,7 +264,8 @@ impl Bars<'_> {
     pub(super) fn next(&self, at: u32) -> Option<(u32, u32)> {
         let counts = |claim: Claim| self.all || matches!(claim, Claim::Freed(_));
         let run = |(&s, &(len, claim)): (&u32, &(u32, Claim))| (s, s + len, claim);
-        let before = self.state.runs.range(..=at).next_back().map(run).filter(|&(_, end, claim)| end > at && counts(claim));
+        let before =
+            self.state.runs.range(..=at).next_back().map(run).filter(|&(_, end, claim)| end > at && counts(claim));
         before
             .or_else(|| self.state.runs.range(at.saturating_add(1)..).map(run).find(|&(_, _, claim)| counts(claim)))
             .map(|(s, e, _)| (s, e))
