@@ -120,6 +120,17 @@ impl Journal {
         self.flush_to(upto, FlushReason::Sync)?;
         ticket.map_or(Ok(()), |ticket| self.barrier_after(log, ticket))
     }
+    /// sync(2): makes all buffered data and everything committed so far durable, with one device flush where the log has
+    /// something to commit.
+    pub fn sync(&self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        self.cache.health().check()?;
+        about_to_wait()?;
+        self.cache.data().write_all()?;
+        let ticket = self.cache.barrier().ticket();
+        self.flush(FlushReason::Sync)?;
+        self.barrier_after(log, ticket)
+    }
     /// Makes file data that was written ([`DataCache::write_owner`](crate::cache::DataCache::write_owner)) durable: a device
     /// flush and nothing else.
     pub fn sync_data(&self) -> Result<()> {
