@@ -134,10 +134,13 @@ impl Rgrps {
             }
             resv.clear();
         }
+        if press == Press::Hard {
+            self.cx.claims[n].drop_reservations();
+        }
         let goal = if want.spread { None } else { resv.after(n).or(group.extent().index_of(want.goal)) };
         let from = goal.unwrap_or_else(|| self.cx.claims[n].last());
         let extra = if press == Press::Hard { 0 } else { resv.next_size().min(group.extent().data / 16) };
-        let mut runs = plan(&mut group, &self.cx.claims[n], press != Press::Hard, from, promised, extra);
+        let mut runs = plan(&mut group, &self.cx.claims[n], from, promised, extra);
         let got = runs.iter().fold(0u32, |sum, run| sum.saturating_add(run.len));
         let one_run = runs.len() == 1 || promised > ONE_RUN;
         if got < enough || (press == Press::Gently && !one_run) {
@@ -145,9 +148,6 @@ impl Rgrps {
         }
         let mut id = None;
         for run in &mut runs {
-            if press == Press::Hard {
-                self.cx.claims[n].break_reservations(run.first, run.len);
-            }
             if run.len > promised {
                 // All of it is set aside; what is promised is taken out as it is allocated.
                 id = Some(resv.open(&self.cx.claims[n], run.first, run.len));
@@ -174,11 +174,9 @@ impl Rgrps {
                 continue;
             }
             let from = self.cx.claims[n].last();
-            let runs = plan(&mut group, &self.cx.claims[n], false, from, here, 0);
-            for run in &runs {
-                self.cx.claims[n].break_reservations(run.first, run.len);
-                missing -= run.len;
-            }
+            self.cx.claims[n].drop_reservations();
+            let runs = plan(&mut group, &self.cx.claims[n], from, here, 0);
+            missing -= runs.iter().map(|run| run.len).sum::<u32>();
             parts.push(Part::new(group, runs, None));
         }
         Ok((missing == 0).then(|| Space::new(self, parts)))
