@@ -127,6 +127,13 @@ fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), umask: 0 }
 }
 
+/// Whether a waiting program has this supplementary group; a program we cannot see has none.
+fn has_group(pid: u32, gid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().any(|g| g.parse() == Ok(gid))
+}
+
 fn owned(name: &OsStr) -> Box<[u8]> {
     name.as_bytes().into()
 }
@@ -677,9 +684,11 @@ impl Filesystem for Adapter {
         reply.statfs(space.total, space.free, space.free, space.inodes, space.free, bs, 255, bs);
     }
 
-    fn setxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        let (who, pid) = (caller(req), req.pid());
         let (name, value) = (owned(name), Box::<[u8]>::from(value));
-        self.serve_empty(reply, move |s| s.setxattr(ino.0, &name, &value, flags));
+        let in_group = move |gid| has_group(pid, gid);
+        self.serve_empty(reply, move |s| s.setxattr(&who, ino.0, (&name, &value), flags, &in_group));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -711,7 +720,7 @@ impl Filesystem for Adapter {
         let op = move |s: &Service| s.ioctl(&who, ino.0, cmd, &input, out_size as usize);
         self.serve(reply, op, |_, reply, result| match result {
             Ok(out) => reply.ioctl(0, &out),
-            Err(Error::NotSupported) => reply.error(Errno::ENOTTY),
+            Err(Error::NotSupported) if !Service::knows_ioctl(cmd) => reply.error(Errno::ENOTTY),
             Err(e) => reply.error(fuse_errno(&e)),
         });
     }
