@@ -718,7 +718,7 @@ impl Filesystem for Adapter {
     ) {
         let (who, input) = (caller(req), Box::<[u8]>::from(in_data));
         let op = move |s: &Service| s.ioctl(&who, ino.0, cmd, &input, out_size as usize);
-        self.serve(reply, op, |_, reply, result| match result {
+        self.serve(reply, op, move |_, reply, result| match result {
             Ok(out) => reply.ioctl(0, &out),
             Err(Error::NotSupported) if !Service::knows_ioctl(cmd) => reply.error(Errno::ENOTTY),
             Err(e) => reply.error(fuse_errno(&e)),
