@@ -231,7 +231,7 @@ fn journal(dev: &dyn BlockDevice, layout: &Layout, n: u32) -> Result<Value> {
             match kind {
                 Some(MetaType::LogHeader) => {
                     let sequence = LogHeader::view(&bytes).sequence.get();
-                    if LogHeader::is_valid(&bytes) && newest.is_none_or(|(s, _, _)| sequence >= s) {
+                    if LogHeader::is_valid(&bytes) && newest.as_ref().is_none_or(|(s, _, _)| sequence >= *s) {
                         newest = Some((sequence, position, log_header(&bytes)));
                     }
                     // Headers that mkfs wrote are all alike.

@@ -1,7 +1,7 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_entry, set_time, timestamp,
+    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry, set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
 use super::kernel::Kernel;
@@ -422,9 +422,11 @@ impl Filesystem for Adapter {
         reply.statfs(space.total, space.free, space.free, space.inodes, space.free, bs, 255, bs);
     }
 
-    fn setxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        let (who, pid) = (caller(req), req.pid());
         let (name, value) = (owned(name), Box::<[u8]>::from(value));
-        self.serve_empty(reply, move |s| s.setxattr(ino.0, &name, &value, flags));
+        let in_group = move |gid| has_group(pid, gid);
+        self.serve_empty(reply, move |s| s.setxattr(&who, ino.0, (&name, &value), flags, &in_group));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -454,9 +456,9 @@ impl Filesystem for Adapter {
     ) {
         let (who, input) = (caller(req), Box::<[u8]>::from(in_data));
         let op = move |s: &Service| s.ioctl(&who, ino.0, cmd, &input, out_size as usize);
-        self.serve(reply, op, |_, reply, result| match result {
+        self.serve(reply, op, move |_, reply, result| match result {
             Ok(out) => reply.ioctl(0, &out),
-            Err(Error::NotSupported) => reply.error(Errno::ENOTTY),
+            Err(Error::NotSupported) if !Service::knows_ioctl(cmd) => reply.error(Errno::ENOTTY),
             Err(e) => reply.error(fuse_errno(&e)),
         });
     }
