@@ -8,7 +8,8 @@ use crate::format::dinode::DINODE_SIZE;
 use crate::format::directory::{DIRENT_SIZE, LEAF_SIZE};
 use crate::format::log::{LD_ITEMS, LD_JDATA, LD_METADATA, LD_REVOKE};
 use crate::format::{
-    DiFlags, Dinode, Dirent, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, RgrpHeader, get_pointer, get_u64,
+    DiFlags, Dinode, Dirent, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, RgrpHeader, get_pointer,
+    get_u64,
 };
 use crate::ids::{BlkState, BlockAddr};
 use crate::volume::{Identity, Layout, uuid_text};
@@ -35,16 +36,21 @@ pub fn dump(dev: &dyn BlockDevice, layout: &Layout, view: &View) -> Result<Value
     match view {
         View::Superblock => Ok(superblock(layout.identity())),
         View::Block(addr) => block(dev, layout, *addr),
-        View::Rgrp(None) => {
-            (0..layout.rgrps().len()).map(|n| rgrp(dev, layout, n)).collect::<Result<Vec<_>>>().map(|all| json!({ "rgrps": all }))
-        }
+        View::Rgrp(None) => (0..layout.rgrps().len())
+            .map(|n| rgrp(dev, layout, n))
+            .collect::<Result<Vec<_>>>()
+            .map(|all| json!({ "rgrps": all })),
         View::Rgrp(Some(n)) => rgrp(dev, layout, *n as usize),
         View::Journal(n) => journal(dev, layout, *n),
         View::Dir(path) => {
             let mut at = layout.identity().superblock.root_dir.addr.get();
             for name in path.split('/').filter(|n| !n.is_empty()) {
                 let entries = entries_of(dev, layout, at)?;
-                at = entries.iter().find(|e| e["name"] == name).and_then(|e| e["addr"].as_u64()).ok_or(Error::NotFound)?;
+                at = entries
+                    .iter()
+                    .find(|e| e["name"] == name)
+                    .and_then(|e| e["addr"].as_u64())
+                    .ok_or(Error::NotFound)?;
             }
             Ok(json!({ "dir": path, "addr": at, "entries": entries_of(dev, layout, at)? }))
         }
@@ -83,7 +89,10 @@ fn block(dev: &dyn BlockDevice, layout: &Layout, addr: u64) -> Result<Value> {
     let kind = MetaType::from_raw(header.kind.get());
     let mut out = Map::new();
     out.insert("addr".into(), json!(addr));
-    out.insert("type".into(), json!(kind.map_or_else(|| header.kind.get().to_string(), |k| format!("{k:?}").to_lowercase())));
+    out.insert(
+        "type".into(),
+        json!(kind.map_or_else(|| header.kind.get().to_string(), |k| format!("{k:?}").to_lowercase())),
+    );
     out.insert("format".into(), json!(header.format.get()));
     out.insert("jid".into(), json!(header.jid.get()));
     match kind {
@@ -128,7 +137,10 @@ fn dinode(dev: &dyn BlockDevice, layout: &Layout, bytes: &[u8], out: &mut Map<St
     if d.height.get() > 0 {
         out.insert("pointers".into(), pointers(bytes, DINODE_SIZE));
     } else if d.flags().has(DiFlags::EXHASH) {
-        out.insert("hash_table".into(), pointers(&bytes[..DINODE_SIZE + (d.size.get() as usize).min(bytes.len() - DINODE_SIZE)], DINODE_SIZE));
+        out.insert(
+            "hash_table".into(),
+            pointers(&bytes[..DINODE_SIZE + (d.size.get() as usize).min(bytes.len() - DINODE_SIZE)], DINODE_SIZE),
+        );
     } else if is_dir {
         out.insert("entries".into(), json!(entries(bytes, DINODE_SIZE)));
     }
@@ -201,7 +213,8 @@ fn rgrp(dev: &dyn BlockDevice, layout: &Layout, n: usize) -> Result<Value> {
     let extent = layout.rgrps().get(n).ok_or(Error::NotFound)?;
     let bytes = read(dev, layout, extent.addr.get())?;
     let h = RgrpHeader::view(&bytes);
-    let counts = [BlkState::Free, BlkState::Used, BlkState::Unlinked, BlkState::Dinode].map(|state| layout.count(dev, n, state));
+    let counts =
+        [BlkState::Free, BlkState::Used, BlkState::Unlinked, BlkState::Dinode].map(|state| layout.count(dev, n, state));
     let [free, used, unlinked, dinodes] = counts;
     Ok(json!({
         "rgrp": n, "addr": extent.addr.get(), "length": extent.length, "data0": extent.data0.get(), "data": extent.data,
@@ -227,7 +240,8 @@ fn journal(dev: &dyn BlockDevice, layout: &Layout, n: u32) -> Result<Value> {
     for extent in extents {
         for i in 0..extent.blocks {
             let bytes = read(dev, layout, extent.addr.get() + u64::from(i))?;
-            let kind = MetaType::from_raw(MetaHeader::view(&bytes).kind.get()).filter(|_| MetaHeader::has_magic(&bytes));
+            let kind =
+                MetaType::from_raw(MetaHeader::view(&bytes).kind.get()).filter(|_| MetaHeader::has_magic(&bytes));
             match kind {
                 Some(MetaType::LogHeader) => {
                     let sequence = LogHeader::view(&bytes).sequence.get();
@@ -258,7 +272,9 @@ fn journal(dev: &dyn BlockDevice, layout: &Layout, n: u32) -> Result<Value> {
             })?;
         }
     }
-    Ok(json!({ "journal": n, "blocks": position, "head": newest.map(|(_, at, h)| json!({ "block": at, "header": h })), "records": records }))
+    Ok(
+        json!({ "journal": n, "blocks": position, "head": newest.map(|(_, at, h)| json!({ "block": at, "header": h })), "records": records }),
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -109,7 +109,11 @@ impl fmt::Display for OpenError {
             Self::BlockSize(b) => write!(f, "block size {b} is larger than a page of this machine"),
             Self::NoJournal(jid, n) => write!(f, "there is no journal {}, only {n} (add one with gfs2r jadd)", jid.0),
             Self::Dirty(jid) => {
-                write!(f, "journal {} is dirty and may not be replayed here (mount read-write first, or -o norecovery,ro)", jid.0)
+                write!(
+                    f,
+                    "journal {} is dirty and may not be replayed here (mount read-write first, or -o norecovery,ro)",
+                    jid.0
+                )
             }
             Self::Other(e) => e.fmt(f),
         }
@@ -211,7 +215,9 @@ impl Layout {
     }
     /// State of a block in its bitmap; `None` when no rgrp owns it.
     pub fn state(&self, dev: &dyn BlockDevice, block: Option<BlockAddr>) -> Result<Option<crate::ids::BlkState>> {
-        let Some((n, index)) = block.and_then(|b| self.rgrps.iter().enumerate().find_map(|(n, e)| Some((n, e.index_of(b)?)))) else {
+        let Some((n, index)) =
+            block.and_then(|b| self.rgrps.iter().enumerate().find_map(|(n, e)| Some((n, e.index_of(b)?))))
+        else {
             return Ok(None);
         };
         let (part, offset) = crate::format::rgrp::bitmap_location(self.id.bs, index / 4);
@@ -287,13 +293,16 @@ pub fn open_with(
     })
 }
 
+/// What was done to each journal, and ours, ready for writing.
+type Recovered = (Vec<(Jid, Replayed)>, Option<crate::journal::CleanJournal>);
+
 /// Recovers every journal; ours is handed out for writing.
 fn recover(
     cache: &Arc<Cache>,
     places: Vec<JournalPlace>,
     options: &OpenOptions,
     clock: &dyn Clock,
-) -> Result<(Vec<(Jid, Replayed)>, Option<crate::journal::CleanJournal>), OpenError> {
+) -> Result<Recovered, OpenError> {
     let mut recovered = Vec::new();
     let mut own = None;
     if options.norecovery {
@@ -307,7 +316,13 @@ fn recover(
         }
         let (clean, replayed) = journal.recover(options.jid, clock)?;
         if !replayed.clean {
-            tracing::info!(jid = jid.0, found = replayed.found, replayed = replayed.replayed, revokes = replayed.revokes, "journal replayed");
+            tracing::info!(
+                jid = jid.0,
+                found = replayed.found,
+                replayed = replayed.replayed,
+                revokes = replayed.revokes,
+                "journal replayed"
+            );
         }
         recovered.push((jid, replayed));
         if jid == options.jid {

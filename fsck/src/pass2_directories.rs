@@ -84,7 +84,12 @@ fn follow(st: &mut State, at: usize, links: &mut Links) {
     if inode.formal != entry.formal {
         // A formal number of 0 is a finding of its own.
         if inode.formal != 0 {
-            let kind = IssueKind::DirentStale { name: st.name_lossy(&entry), target, found: entry.formal, expected: inode.formal };
+            let kind = IssueKind::DirentStale {
+                name: st.name_lossy(&entry),
+                target,
+                found: entry.formal,
+                expected: inode.formal,
+            };
             st.found.add(entry.block, owner, kind);
         }
         links.stale[index as usize] += 1;

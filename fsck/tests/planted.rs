@@ -5,7 +5,8 @@ mod common;
 use common::plant::Plant;
 use gfs2r::format::system::StatfsChange;
 use gfs2r::format::{
-    Dirent, EaHeader, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, QuotaChange, RgrpHeader, get_u64, put_u64,
+    Dirent, EaHeader, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, QuotaChange, RgrpHeader, get_u64,
+    put_u64,
 };
 use gfs2r_fsck::{CODES, CheckError, Options, Severity, check};
 use std::collections::BTreeSet;
@@ -102,7 +103,9 @@ const SUPERBLOCK_AND_SYSTEM: &[Case] = &[
     }),
     ("quota-change-slot", F4, |p| {
         for block in [3, 9] {
-            p.edit(p.blocks("<master>/per_node/quota_change1")[block], |b| QuotaChange::edit(&mut b[40..]).change.set(-1));
+            p.edit(p.blocks("<master>/per_node/quota_change1")[block], |b| {
+                QuotaChange::edit(&mut b[40..]).change.set(-1)
+            });
         }
     }),
     ("block-type", F4, |p| p.edit(p.blocks("<master>/per_node/quota_change1")[3], |b| b[..24].fill(0))),
@@ -454,7 +457,8 @@ fn every_code_is_planted() {
     let planted: BTreeSet<_> = all().map(|(code, ..)| *code).collect();
     // journal-dirty needs another option, unlinked-not-empty never comes alone.
     let others = ["journal-dirty", "unlinked-not-empty"];
-    let missing: Vec<_> = CODES.iter().map(|(code, _)| *code).filter(|c| !planted.contains(c) && !others.contains(c)).collect();
+    let missing: Vec<_> =
+        CODES.iter().map(|(code, _)| *code).filter(|c| !planted.contains(c) && !others.contains(c)).collect();
     assert!(missing.is_empty(), "no test plants {missing:?}");
 }
 

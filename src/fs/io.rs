@@ -56,7 +56,14 @@ impl Fs {
     }
 
     /// Writes `bytes` at `offset`; fewer are written when the disk fills up on the way. `kill_privileges`: setuid and setgid go.
-    pub fn write(&self, caller: &Caller, node: BlockAddr, offset: u64, bytes: &[u8], kill_privileges: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        caller: &Caller,
+        node: BlockAddr,
+        offset: u64,
+        bytes: &[u8],
+        kill_privileges: bool,
+    ) -> Result<usize> {
         let mut inode = self.watch(self.exclusive(node))?;
         self.write_held(caller, &mut inode, offset, bytes, kill_privileges)
     }
@@ -119,6 +126,9 @@ impl Fs {
             if let Some(owner) = inode.owner() {
                 self.check_quota(caller, owner, blocks)?;
             }
+        }
+        if mode & !KEEP_SIZE == 0 && inode.is_jdata() {
+            return Err(Error::NotSupported);
         }
         let result = match mode & !KEEP_SIZE {
             0 => file::allocate(&self.vol, &mut inode, offset, len, keep),

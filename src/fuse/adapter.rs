@@ -1,7 +1,8 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry, set_time, timestamp,
+    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry,
+    set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
 use super::kernel::Kernel;
@@ -12,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::fs::{Attr, Caller, NewInode, SetAttr};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -161,10 +162,14 @@ impl Filesystem for Adapter {
             config.add_capabilities(present).map_err(|m| io::Error::other(format!("FUSE features {m:?}")))?;
         }
         // Each returns what was possible instead; anything the kernel gives will do.
-        for refused in [config.set_max_write(MAX_IO).err(), config.set_max_readahead(MAX_IO).err()].into_iter().flatten() {
+        for refused in
+            [config.set_max_write(MAX_IO).err(), config.set_max_readahead(MAX_IO).err()].into_iter().flatten()
+        {
             tracing::debug!(refused, "the kernel limits request sizes");
         }
-        for refused in [config.set_max_background(64).err(), config.set_congestion_threshold(48).err()].into_iter().flatten() {
+        for refused in
+            [config.set_max_background(64).err(), config.set_congestion_threshold(48).err()].into_iter().flatten()
+        {
             tracing::debug!(refused, "the kernel limits background requests");
         }
         if config.set_time_granularity(Duration::from_nanos(1)).is_err() {
@@ -175,13 +180,17 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = owned(name);
-        self.serve(reply, move |s| s.lookup(parent.0, &name), |service, reply, result| match result {
-            Ok(attr) => send_entry(service, reply, &attr),
-            Err(Error::NotFound) if !service.policy.negative_ttl.is_zero() => {
-                reply.entry(&service.policy.negative_ttl, &no_inode(), Generation(0));
-            }
-            Err(e) => reply.error(fuse_errno(&e)),
-        });
+        self.serve(
+            reply,
+            move |s| s.lookup(parent.0, &name),
+            |service, reply, result| match result {
+                Ok(attr) => send_entry(service, reply, &attr),
+                Err(Error::NotFound) if !service.policy.negative_ttl.is_zero() => {
+                    reply.entry(&service.policy.negative_ttl, &no_inode(), Generation(0));
+                }
+                Err(e) => reply.error(fuse_errno(&e)),
+            },
+        );
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -231,10 +240,14 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.serve(reply, move |s| s.readlink(ino.0), |_, reply, result| match result {
-            Ok(target) => reply.data(&target),
-            Err(e) => reply.error(fuse_errno(&e)),
-        });
+        self.serve(
+            reply,
+            move |s| s.readlink(ino.0),
+            |_, reply, result| match result {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(fuse_errno(&e)),
+            },
+        );
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
@@ -275,31 +288,39 @@ impl Filesystem for Adapter {
 
     fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let (who, newname) = (caller(req), owned(newname));
-        self.serve(reply, move |s| s.link(&who, ino.0, newparent.0, &newname), |service, reply, result| match result {
-            Ok(attr) => {
-                let policy = &service.policy;
-                let (attr, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
-                // The kernel takes the attributes of this answer without asking whether they are stale (fuse.md A3).
-                let ttl = if policy.writeback_cache { policy.attr_ttl } else { Duration::ZERO };
-                reply.entry_with_ttls(&ttl, &policy.name_ttl, &attr, generation);
-            }
-            Err(e) => reply.error(fuse_errno(&e)),
-        });
+        self.serve(
+            reply,
+            move |s| s.link(&who, ino.0, newparent.0, &newname),
+            |service, reply, result| match result {
+                Ok(attr) => {
+                    let policy = &service.policy;
+                    let (attr, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
+                    // The kernel takes the attributes of this answer without asking whether they are stale (fuse.md A3).
+                    let ttl = if policy.writeback_cache { policy.attr_ttl } else { Duration::ZERO };
+                    reply.entry_with_ttls(&ttl, &policy.name_ttl, &attr, generation);
+                }
+                Err(e) => reply.error(fuse_errno(&e)),
+            },
+        );
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (who, how, kernel) = (caller(req), open_how(flags.0), Arc::clone(&self.kernel));
         let quietly = no_atime(flags.0);
-        self.serve(reply, move |s| s.open(&who, ino.0, how, quietly), move |_, reply, result| match result {
-            Ok(opened) => {
-                kernel.opened(ino.0, how.write);
-                if opened.touched {
-                    kernel.attributes_changed(ino.0);
+        self.serve(
+            reply,
+            move |s| s.open(&who, ino.0, how, quietly),
+            move |_, reply, result| match result {
+                Ok(opened) => {
+                    kernel.opened(ino.0, how.write);
+                    if opened.touched {
+                        kernel.attributes_changed(ino.0);
+                    }
+                    reply.opened(FileHandle(0), fopen_flags(opened));
                 }
-                reply.opened(FileHandle(0), fopen_flags(opened));
-            }
-            Err(e) => reply.error(fuse_errno(&e)),
-        });
+                Err(e) => reply.error(fuse_errno(&e)),
+            },
+        );
     }
 
     fn release(
@@ -316,7 +337,16 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
         let (who, name) = (Caller { umask, ..caller(req) }, owned(name));
         let make = move |s: &Service| s.make(&who, parent.0, &name, &NewInode::File(mode));
         let kernel = Arc::clone(&self.kernel);
@@ -422,7 +452,16 @@ impl Filesystem for Adapter {
         reply.statfs(space.total, space.free, space.free, space.inodes, space.free, bs, 255, bs);
     }
 
-    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
         let (who, pid) = (caller(req), req.pid());
         let (name, value) = (owned(name), Box::<[u8]>::from(value));
         let in_group = move |gid| has_group(pid, gid);
@@ -463,7 +502,16 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fallocate(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
         let who = caller(req);
         self.serve_empty(reply, move |s| s.fallocate(&who, ino.0, offset, length, mode));
     }
@@ -474,7 +522,11 @@ impl Filesystem for Adapter {
             Err(e) => reply.error(fuse_errno(&e)),
         };
         if !self.service.policy.writeback_cache || !self.kernel.is_written(ino.0) {
-            return self.serve(reply, move |s| s.seek(ino.0, offset, whence), move |_, reply, result| send(reply, result));
+            return self.serve(
+                reply,
+                move |s| s.seek(ino.0, offset, whence),
+                move |_, reply, result| send(reply, result),
+            );
         }
         // The kernel asks us where data is while it still keeps some of it back: it would read as a hole, and cp would lose it.
         let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
@@ -494,4 +546,3 @@ fn send_attr(service: &Service, reply: ReplyAttr, result: Result<Attr>) {
         Err(e) => reply.error(fuse_errno(&e)),
     }
 }
-

@@ -139,7 +139,15 @@ impl Service {
     }
 
     /// WRITE; `at_end`: O_APPEND on a mount where the kernel does not know the end.
-    pub fn write(&self, caller: &Caller, node: u64, offset: u64, bytes: &[u8], kill: bool, at_end: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        caller: &Caller,
+        node: u64,
+        offset: u64,
+        bytes: &[u8],
+        kill: bool,
+        at_end: bool,
+    ) -> Result<usize> {
         let addr = self.addr(node)?;
         if at_end && !self.policy.writeback_cache {
             return self.fs.append(caller, addr, bytes, kill);

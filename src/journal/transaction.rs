@@ -29,7 +29,9 @@ impl Journal {
     /// begins itself.
     pub fn begin(&self, reserve: Reserve) -> Result<Transaction<'_>> {
         let Some(log) = &self.log else { return Err(Error::ReadOnly) };
-        if reserve.blocks > self.max_reserve() || log.costs.bound(0, reserve.revokes as usize) > log.map.size() as usize / 4 {
+        if reserve.blocks > self.max_reserve()
+            || log.costs.bound(0, reserve.revokes as usize) > log.map.size() as usize / 4
+        {
             return Err(Error::Invalid);
         }
         let mut s = log.state.lock();

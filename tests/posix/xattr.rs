@@ -19,8 +19,11 @@ fn get(path: &Path, name: &str) -> rustix::io::Result<Vec<u8>> {
 fn list(path: &Path) -> Vec<String> {
     let mut buf = vec![0u8; 70_000];
     let n = listxattr(path, &mut buf[..]).expect("listxattr");
-    let mut names: Vec<String> =
-        buf[..n].split(|&b| b == 0).filter(|s| !s.is_empty()).map(|s| String::from_utf8_lossy(s).into_owned()).collect();
+    let mut names: Vec<String> = buf[..n]
+        .split(|&b| b == 0)
+        .filter(|s| !s.is_empty())
+        .map(|s| String::from_utf8_lossy(s).into_owned())
+        .collect();
     names.sort();
     names
 }

@@ -93,13 +93,23 @@ impl Bench {
 
     fn work(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", "170"]).arg(env!("CARGO_BIN_EXE_fswork")).arg("--dir").arg(self.mnt()).args(arguments);
+        command
+            .args(["-s", "KILL", "170"])
+            .arg(env!("CARGO_BIN_EXE_fswork"))
+            .arg("--dir")
+            .arg(self.mnt())
+            .args(arguments);
         command
     }
 
     fn list(&self) -> String {
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", "120"]).arg(env!("CARGO_BIN_EXE_treelist")).args(["--without", "rdev,atime", "--with", "ino"]);
+        command.args(["-s", "KILL", "120"]).arg(env!("CARGO_BIN_EXE_treelist")).args([
+            "--without",
+            "rdev,atime",
+            "--with",
+            "ino",
+        ]);
         let out = command.arg(self.mnt()).output().expect("it starts");
         assert!(out.status.success(), "treelist: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).expect("text")
