@@ -32,7 +32,6 @@ pub use xattr::SetMode;
 use crate::error::{Error, Result};
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{InodeExclusive, InodeShared, Volume};
-use crate::journal::FlushReason;
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
@@ -121,9 +120,7 @@ impl Fs {
         if self.is_read_only() {
             return Ok(());
         }
-        self.vol.cache.data().write_all()?;
-        self.vol.journal.flush(FlushReason::Sync)?;
-        Ok(())
+        self.vol.journal.sync()
     }
 
     /// Moves pending statfs and quota changes into the master files; called by the mount's timer and at unmount.

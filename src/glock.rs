@@ -33,6 +33,8 @@ mod table;
 mod workers;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod transcript;

@@ -16,8 +16,8 @@
 //!                               the tail moves, log room is free again
 //! ```
 //!
-//! [`transaction`] begins, changes and commits; [`flush`] makes a batch durable and writes back; [`ail`] knows what is not yet
-//! in place; [`revoke`] what is in the log; [`ring`] and [`reserve`] count its room; [`flusher`] is the background thread.
+//! [`transaction`] begins, changes and commits; [`flush`] makes a batch durable; [`retire`] writes back and moves the tail;
+//! [`ail`] knows what is not yet in place; [`revoke`] what is in the log; [`ring`] and [`reserve`] count its room; [`flusher`] is the background thread.
 //! [`records`] is what stands in the log, written and scanned side by side; [`head`] and [`replay`] read it after a crash.
 //! `docs/JOURNAL.md` tells the story in whole sentences.
 //!
@@ -40,6 +40,7 @@ mod place;
 mod records;
 mod replay;
 mod reserve;
+mod retire;
 mod revoke;
 mod ring;
 mod state;

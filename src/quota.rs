@@ -282,7 +282,11 @@ impl Quota {
                 Err(Error::NoSuchRegion) => break,
                 Err(e) => return Err(e),
             };
-            let hole = file::seek(vol, &inode, at.max(1), file::Seek::Hole).unwrap_or(size).max(at + 1);
+            let hole = match file::seek(vol, &inode, at.max(1), file::Seek::Hole) {
+                Ok(hole) => hole.max(at + 1),
+                Err(Error::NoSuchRegion) => size,
+                Err(e) => return Err(e),
+            };
             while at < hole.min(size) {
                 if let Some(who) = Who::from_index(at / ENTRY) {
                     let e = read_entry(vol, &inode, who)?;

@@ -35,8 +35,8 @@ struct Pictures {
     rng: Rng,
     /// Operations of the workload that have begun.
     begun: usize,
-    /// One in so many writes is pictured.
-    every: u64,
+    /// Pictures of each write and flush.
+    each: u32,
     taken: Vec<Picture>,
 }
 
@@ -51,10 +51,12 @@ struct Picture {
 impl Watched {
     fn look(&self) {
         let mut state = self.state.lock().expect("no panic while held");
-        let every = state.every;
-        if state.rng.below(every) != 0 {
-            return;
+        for _ in 0..state.each {
+            self.take_picture(&mut state);
         }
+    }
+
+    fn take_picture(&self, state: &mut Pictures) {
         let modes = [CrashMode::AllLost, CrashMode::AllKept, CrashMode::Random, CrashMode::Torn, CrashMode::Torn];
         let mode = match state.rng.below(6) {
             5 => CrashMode::Prefix(state.rng.below(self.sim.pending() as u64 + 1) as usize),
@@ -144,6 +146,8 @@ fn tree_of_volume(fs: &Fs) -> (Tree, BTreeMap<Vec<u8>, BlockAddr>) {
 struct Story {
     /// The tree after operation n (entry 0: before the first), as a hash, with the tree itself for reports.
     trees: Vec<Tree>,
+    /// Which inode each path led to after operation n.
+    ids: Vec<BTreeMap<Vec<u8>, Id>>,
     /// For each sync: (operations that were done, model then).
     syncs: Vec<(usize, Model)>,
     /// Inodes that operation n may have changed the contents of.
@@ -167,14 +171,30 @@ fn matrix(name: &str, block_size: u32, operations: usize, pictures: usize, weigh
     let seed = ops::seed(name);
     let disk = MemoryDevice::new(48 << 20);
     format(&disk, block_size, 1, 1802, seed);
-    let every = 3;
-    let state = Pictures { rng: Rng::new(seed ^ 77), begun: 0, every, taken: Vec::new() };
+    let state = Pictures { rng: Rng::new(seed ^ 77), begun: 0, each: 2, taken: Vec::new() };
     let dev = Arc::new(Watched { sim: SimDevice::new(disk), state: Mutex::new(state) });
     let mut world = World::new(dev.clone(), OpenOptions::default());
     let mut rng = Rng::new(seed);
-    let mut story = Story { trees: vec![tree_of_model(&world.model)], syncs: vec![(0, world.model.clone())], touched: vec![None] };
+    let ids = |model: &Model| model.paths().into_iter().collect::<BTreeMap<_, _>>();
+    let mut story = Story {
+        trees: vec![tree_of_model(&world.model)],
+        ids: vec![ids(&world.model)],
+        syncs: vec![(0, world.model.clone())],
+        touched: vec![None],
+    };
+    let mut todo: Vec<Op> = Vec::new();
     for n in 1..=operations {
-        let mut op = weights(&mut rng, u64::from(block_size));
+        let mut op = todo.pop().unwrap_or_else(|| weights(&mut rng, u64::from(block_size)));
+        // Many operations in one are told apart: a crash may come between any two.
+        if let Op::Bulk { dir, count, tag } = op {
+            let name = |i| format!("bulk-{tag}-{i}").into_bytes();
+            todo = (1..count).map(|i| Op::Create { dir, name: name(i), perm: 0o644 }).collect();
+            op = Op::Create { dir, name: name(0), perm: 0o644 };
+        }
+        if let Op::BulkRemove { dir, percent } = op {
+            todo = (0..percent / 2).map(|_| Op::Remove { dir, name: rng.next(), rmdir: false, keep_open: false }).collect();
+            op = Op::Sync;
+        }
         // The harness holds inodes open; a crash test wants them to go.
         if let Op::Remove { keep_open, .. } = &mut op {
             *keep_open = false;
@@ -185,6 +205,7 @@ fn matrix(name: &str, block_size: u32, operations: usize, pictures: usize, weigh
         let touched = file_pick(&op).and_then(|pick| world.file_of(pick, &before));
         story.touched.push(touched);
         story.trees.push(tree_of_model(&world.model));
+        story.ids.push(ids(&world.model));
         if matches!(op, Op::Sync) {
             story.syncs.push((n, world.model.clone()));
         }
@@ -223,17 +244,18 @@ fn examine(name: &str, seed: u64, story: &Story, picture: Picture, stock: bool) 
     for (path, id) in model.paths() {
         let (Kind::File(bytes), Some(&node)) = (&model.nodes[&id].kind, nodes.get(&path)) else { continue };
         // Renamed over or removed and made again since: another inode, or one that was changed.
-        let same = story.trees[*synced..=last].iter().all(|t| t.contains(&(path.clone(), 'f')));
+        let same = story.ids[*synced..=last].iter().all(|ids| ids.get(&path) == Some(&id));
         if changed.contains(&id) || !same {
             continue;
         }
         let want = bytes.read(0, 1 << 20);
-        let mut got = vec![0xaa; want.len() + 1];
+        let mut got = vec![0xaa; want.len()];
         let n = opened.fs.read(node, 0, &mut got).unwrap_or_else(|e| panic!("{when}: {e}"));
-        // A path may have been moved to another inode and back; then sizes tell.
-        if n != want.len() || got[..n] != want[..] {
-            let size = opened.fs.getattr(node).map(|a| a.size);
-            panic!("{when}: {} was synced and is not as it was ({n} bytes of {size:?}, {} before)", String::from_utf8_lossy(&path), want.len());
+        let size = opened.fs.getattr(node).unwrap_or_else(|e| panic!("{when}: {e}")).size;
+        if size != bytes.size || n != want.len() || got != want {
+            let at = got.iter().zip(&want).position(|(g, w)| g != w);
+            let path = String::from_utf8_lossy(&path);
+            panic!("{when}: {path} (node {id}) was synced after operation {synced} and is not as it was: {size} bytes, {} before; differs at {at:?}", bytes.size);
         }
     }
     opened.fs.reclaim_orphans().unwrap_or_else(|e| panic!("{when}: orphans: {e}"));
@@ -246,13 +268,13 @@ fn examine(name: &str, seed: u64, story: &Story, picture: Picture, stock: bool) 
 
 /// Everything, with a sync now and then.
 fn mixed(rng: &mut Rng, bs: u64) -> Op {
-    if rng.chance(3) { Op::Sync } else { ops::random(rng, bs) }
+    if rng.chance(6) { Op::Sync } else { ops::random(rng, bs) }
 }
 
 /// Names: directories that hash, split and double, and renames.
 fn names(rng: &mut Rng, bs: u64) -> Op {
     match rng.below(20) {
-        0 => Op::Sync,
+        0 | 7 | 8 => Op::Sync,
         1..=5 => Op::Bulk { dir: rng.next(), count: 10 + rng.below(40) as u32, tag: rng.below(1000) as u32 },
         6 => Op::BulkRemove { dir: rng.next(), percent: rng.below(60) },
         _ => loop {
@@ -290,12 +312,12 @@ fn crash_mixed_512() {
 
 #[test]
 fn crash_names_1024() {
-    matrix("crash_names_1024", 1024, 700, 400, names);
+    matrix("crash_names_1024", 1024, 2500, 400, names);
 }
 
 #[test]
 fn crash_names_512() {
-    matrix("crash_names_512", 512, 500, 300, names);
+    matrix("crash_names_512", 512, 2500, 300, names);
 }
 
 #[test]

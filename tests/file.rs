@@ -2,10 +2,10 @@
 //! nothing afterwards. Trees are made high by working around the offsets where they grow.
 
 #[path = "model/ops.rs"]
-#[allow(dead_code, reason = "only the random numbers are used")]
+#[allow(dead_code, unreachable_pub, reason = "only the random numbers are used")]
 mod ops;
 #[path = "model/reference.rs"]
-#[allow(dead_code, reason = "only the bytes are used")]
+#[allow(dead_code, unreachable_pub, reason = "only the bytes are used")]
 mod reference;
 mod volume;
 
@@ -22,7 +22,7 @@ use gfs2r::volume::{OpenOptions, open};
 use ops::{Rng, seed};
 use reference::Bytes;
 use std::sync::Arc;
-use volume::{ROOT, Volume, fsck};
+use volume::{ROOT, Volume};
 
 /// A new regular file in the root directory.
 fn new_file(v: &Volume, name: &str) -> Inum {
@@ -201,7 +201,7 @@ impl File {
 fn random_operations(bs: u32, rounds: u64) {
     let seed = seed("random_operations");
     let mut rng = Rng::new(seed ^ u64::from(bs));
-    let Some(mut v) = Volume::make(bs, 64, &[]) else { return };
+    let Some(mut v) = Volume::make(bs, 64, 1802) else { return };
     let mut files: Vec<File> = (0..4)
         .map(|i| File { inum: new_file(&v, &format!("f{i}")), model: Bytes::default(), jdata: false })
         .collect();
@@ -246,7 +246,7 @@ fn random_operations_4096() {
 #[test]
 fn the_largest_file() {
     for bs in [512, 4096] {
-        let Some(v) = Volume::make(bs, 32, &[]) else { return };
+        let Some(v) = Volume::make(bs, 32, 1802) else { return };
         let inum = new_file(&v, "large");
         let mut inode = vol(&v).exclusive(inum).expect("inode");
         assert!(matches!(file::write(vol(&v), &mut inode, file::MAX_SIZE, b"x"), Err(Error::TooBig)));
@@ -272,7 +272,7 @@ fn the_largest_file() {
 #[test]
 fn a_full_volume_takes_what_fits_and_not_a_block_more() {
     for bs in [1024u32, 4096] {
-        let Some(v) = Volume::make(bs, 24, &[]) else { return };
+        let Some(v) = Volume::make(bs, 24, 1802) else { return };
         let inum = new_file(&v, "filler");
         let before = v.fs().space().free;
         let chunk = vec![7u8; 300_000];
@@ -304,7 +304,7 @@ fn a_full_volume_takes_what_fits_and_not_a_block_more() {
 #[test]
 fn a_large_file_goes_in_bounded_pieces() {
     for (bs, megabytes) in [(512, 40u64), (4096, 200)] {
-        let Some(v) = Volume::make(bs, megabytes + 40, &[]) else { return };
+        let Some(v) = Volume::make(bs, megabytes + 40, 1802) else { return };
         let inum = new_file(&v, "large");
         let free = v.fs().space().free;
         let mut inode = vol(&v).exclusive(inum).expect("inode");
@@ -324,7 +324,7 @@ fn a_large_file_goes_in_bounded_pieces() {
 
 #[test]
 fn an_interrupted_truncate_is_finished_by_the_next_exclusive_lock() {
-    let Some(v) = Volume::make(1024, 32, &[]) else { return };
+    let Some(v) = Volume::make(1024, 32, 1802) else { return };
     let inum = new_file(&v, "cut");
     let mut inode = vol(&v).exclusive(inum).expect("inode");
     file::write(vol(&v), &mut inode, 0, &[1; 500_000]).expect("write");
@@ -349,7 +349,7 @@ fn an_interrupted_truncate_is_finished_by_the_next_exclusive_lock() {
 
 #[test]
 fn deleting_gives_everything_back() {
-    let Some(v) = Volume::make(512, 48, &[]) else { return };
+    let Some(v) = Volume::make(512, 48, 1802) else { return };
     let root = vol(&v).root.addr;
     let free = v.fs().space();
     for (i, (size, jdata)) in [(0, false), (100, false), (5000, true), (3_000_000, false), (2_000_000, true)].iter().enumerate() {
@@ -371,7 +371,7 @@ fn deleting_gives_everything_back() {
 
 #[test]
 fn small_overwrites_cost_no_transaction_each() {
-    let Some(v) = Volume::make(4096, 32, &[]) else { return };
+    let Some(v) = Volume::make(4096, 32, 1802) else { return };
     let inum = new_file(&v, "busy");
     let mut inode = vol(&v).exclusive(inum).expect("inode");
     file::write(vol(&v), &mut inode, 0, &[0; 100_000]).expect("write");
@@ -395,7 +395,7 @@ fn small_overwrites_cost_no_transaction_each() {
 /// A crash between a write of data and the commit of the size that makes it part of the file leaves bytes beyond the end.
 #[test]
 fn a_growing_file_does_not_show_what_lay_beyond_its_end() {
-    let Some(v) = Volume::make(1024, 32, &[]) else { return };
+    let Some(v) = Volume::make(1024, 32, 1802) else { return };
     for (i, how) in ["truncate", "write", "allocate"].into_iter().enumerate() {
         let inum = new_file(&v, how);
         let mut inode = vol(&v).exclusive(inum).expect("inode");
@@ -428,7 +428,7 @@ fn open_sim(disk: MemoryDevice) -> (Arc<SimDevice>, gfs2r::volume::Opened) {
 fn a_crash_during_freeing_loses_nothing_else() {
     let seed = seed("a_crash_during_freeing_loses_nothing_else");
     let mut rng = Rng::new(seed);
-    let Some(v) = Volume::make(512, 32, &[]) else { return };
+    let Some(v) = Volume::make(512, 32, 1802) else { return };
     let names = ["cut", "gone", "holed", "kept"];
     let inums = names.map(|n| new_file(&v, n));
     for inum in inums {
@@ -483,8 +483,7 @@ fn a_crash_during_freeing_loses_nothing_else() {
                 Err(e) => panic!("{e}"),
             }
         }
-        v.opened.close().expect("close");
-        fsck(&v.dev);
+        v.finish();
     }
     assert!(crashes > 0, "no crash point was reached");
 }

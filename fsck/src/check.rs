@@ -22,8 +22,8 @@ use std::path::PathBuf;
 pub fn check(device: &dyn BlockDevice, options: &Options) -> Result<Report, CheckError> {
     let mut found = Findings::new(options);
     let (mut disk, sb) = initialize::superblock(device, &mut found)?;
-    let journals = initialize::journals(&mut disk, &mut found, &sb, options.journals)?;
-    let groups = rgrps::read(&disk, &mut found, sb.master_dir.addr.get())?;
+    let initialize::Found { journals, usable } = initialize::journals(&mut disk, &mut found, &sb, options.journals)?;
+    let groups = if usable { rgrps::read(&disk, &mut found, sb.master_dir.addr.get())? } else { None };
     let mut st = State {
         found,
         fs_format: sb.fs_format.get(),

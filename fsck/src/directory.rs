@@ -32,6 +32,8 @@ struct Run {
     place: u32,
     /// lf_depth of the first leaf of the chain.
     depth: u16,
+    /// A slot beside it is missing, so that it may be longer.
+    cut: bool,
 }
 
 /// Checks a directory's inside and takes note of its entries.
@@ -96,9 +98,12 @@ fn hashed(
     }
     let table = table(disk, st, inode, height, bytes, expected as usize)?;
     let mut runs = Vec::new();
-    let mut start = 0;
+    let mut start = 0u32;
+    let missing = |slot: Option<u32>| slot.and_then(|s| table.get(s as usize)).is_some_and(|p| p.unwrap_or(0) == 0);
     for slots in table.chunk_by(|a, b| a == b) {
-        let run = Run { start, length: slots.len() as u32, place: 1, depth: 0 };
+        let length = slots.len() as u32;
+        let cut = missing(start.checked_sub(1)) || missing(start.checked_add(length));
+        let run = Run { start, length, place: 1, depth: 0, cut };
         start += run.length;
         match slots[0] {
             // A deleted directory loses its leaves one run at a time.
@@ -226,8 +231,7 @@ fn place(st: &mut State, inode: &mut Inode, addr: u64, leaf: &Leaf, depth: u16, 
             return None;
         }
         let length = 1u32 << (depth - own);
-        if run.length != length || run.start % length != 0 {
-            // A directory that is being deleted has zeroed slots, never half a run.
+        if !run.cut && (run.length != length || run.start % length != 0) {
             add(IssueKind::LeafRun { depth: own, start: run.start, length: run.length });
             inode.damaged = true;
             return None;
@@ -259,9 +263,7 @@ fn records(
                     RecordFault::Record { offset, what } => IssueKind::DirentRecord { offset, what },
                     RecordFault::Sentinel { offset } => IssueKind::DirentSentinel { offset },
                 };
-                if matches!(fault, RecordFault::Record { .. }) {
-                    whole = false;
-                }
+                whole = false;
                 inode.damaged = true;
                 st.found.add(block, inode.addr, kind);
             }

@@ -56,14 +56,21 @@ pub(crate) fn superblock<'d>(
     Ok((Disk::new(device, bs), sb))
 }
 
+/// The journals of a volume.
+pub(crate) struct Found {
+    pub(crate) journals: Vec<Journal>,
+    /// False when one must be replayed and cannot be: what lies on the disk is not a state that anybody will see.
+    pub(crate) usable: bool,
+}
+
 /// Finds all journals, looks at them, and lays dirty ones over the disk if asked. The journals' own faults are issues.
 pub(crate) fn journals(
     disk: &mut Disk<'_>,
     found: &mut Findings,
     sb: &Superblock,
     mode: Journals,
-) -> Result<Vec<Journal>, CheckError> {
-    let mut journals = Vec::new();
+) -> Result<Found, CheckError> {
+    let (mut journals, mut usable) = (Vec::new(), true);
     let names = match journal_inodes(disk, sb) {
         Ok(names) => names,
         // The passes will say what is wrong with the master directory or jindex.
@@ -91,11 +98,11 @@ pub(crate) fn journals(
             }
             Journals::Overlay => {
                 let (earlier, rest) = journals.split_at_mut(at);
-                crate::replay::replay(disk, found, &mut rest[0], earlier)?;
+                usable &= crate::replay::replay(disk, found, &mut rest[0], earlier)?;
             }
         }
     }
-    Ok(journals)
+    Ok(Found { journals, usable })
 }
 
 /// The dinodes of journal0, journal1 … up to the first missing name.

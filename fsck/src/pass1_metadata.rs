@@ -214,7 +214,7 @@ fn odd_symlink(bs: BlockSize, inode: &Inode, height: u16, bytes: &[u8]) -> Optio
 
 fn payload_format(st: &mut State, inode: &Inode, di: &Dinode) {
     let found = di.payload_format.get();
-    let linear = inode.is_dir() && !inode.flags.has(DiFlags::EXHASH);
+    let linear = inode.is_dir() && !inode.flags.has(DiFlags::EXHASH) && di.height.get() == 0;
     let system = inode.flags.has(DiFlags::SYSTEM);
     let expected = if linear { FORMAT_DIRENT } else { 0 };
     let allowed = found == expected

@@ -19,7 +19,9 @@ pub(crate) fn run(disk: &Disk<'_>, st: &mut State) -> Result<Links, CheckError> 
     for at in 0..st.inodes.len() {
         dots(st, at);
     }
-    links.names_lost = !st.no_dinodes.is_empty() || st.inodes.iter().any(|inode| inode.is_dir() && inode.damaged);
+    let no_top = [st.root, st.master].iter().any(|&top| st.inode(top).is_none_or(|inode| !inode.is_dir()));
+    let damaged = st.inodes.iter().any(|inode| inode.is_dir() && inode.damaged);
+    links.names_lost = no_top || damaged || !st.no_dinodes.is_empty();
     Ok(links)
 }
 

@@ -32,25 +32,26 @@ struct Log {
     revokes: HashMap<u64, u32>,
 }
 
-/// Lays what a dirty journal holds over the disk. `earlier` are the journals replayed before.
+/// Lays what a dirty journal holds over the disk. `earlier` are the journals replayed before. False when recovery would
+/// give up; then there is no view to check.
 pub(crate) fn replay(
     disk: &mut Disk<'_>,
     found: &mut Findings,
     journal: &mut Journal,
     earlier: &[Journal],
-) -> Result<(), CheckError> {
-    let Some(head) = journal.head else { return Ok(()) };
+) -> Result<bool, CheckError> {
+    let Some(head) = journal.head else { return Ok(true) };
     let (jid, inode) = (journal.jid, journal.inode);
     if head.tail as usize >= journal.blocks.len() {
         found.add(inode, inode, IssueKind::JournalTail { jid, tail: head.tail });
-        return Ok(());
+        return Ok(false);
     }
     let log = match walk(disk, journal, head)? {
         Ok(log) => log,
         Err((at, what)) => {
             let block = journal.blocks.get(at as usize).copied();
             found.add(block, inode, IssueKind::JournalWalk { jid, at, what });
-            return Ok(());
+            return Ok(false);
         }
     };
     lay(disk, found, journal, earlier, head, &log)
@@ -64,7 +65,7 @@ fn lay(
     earlier: &[Journal],
     head: Head,
     log: &Log,
-) -> Result<(), CheckError> {
+) -> Result<bool, CheckError> {
     let (jid, inode, count) = (journal.jid, journal.inode, journal.blocks.len() as u64);
     let distance = |at: u32| (u64::from(at) + count - u64::from(head.tail)) % count;
     let cancelled = |copy: &Copy| log.revokes.get(&copy.target).is_some_and(|&at| distance(copy.at) < distance(at));
@@ -92,8 +93,7 @@ fn lay(
         Ok(())
     })?;
     if !whole {
-        // Recovery would stop here.
-        return Ok(());
+        return Ok(false);
     }
     for (target, metadata, image) in images {
         if let Some(other) = earlier.iter().find(|other| other.replayed.contains_key(&target)) {
@@ -104,7 +104,7 @@ fn lay(
     }
     let blocks = journal.replayed.len() as u64;
     found.add(None, inode, IssueKind::JournalReplayed { jid, blocks, revoked });
-    Ok(())
+    Ok(true)
 }
 
 /// Walks from the tail to the head and takes note of copies and revokes.

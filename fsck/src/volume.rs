@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::initialize;
+use crate::issue::Severity;
 use crate::reader;
 use crate::report::{CheckError, Findings, Journals, Options};
 use gfs2r::clock::Timestamp;
@@ -63,7 +64,10 @@ impl<'d> Volume<'d> {
         let mut found = Findings::new(&Options::default());
         let (mut disk, sb) = initialize::superblock(device, &mut found)?;
         if journals == Journals::Overlay {
-            initialize::journals(&mut disk, &mut found, &sb, journals)?;
+            if !initialize::journals(&mut disk, &mut found, &sb, journals)?.usable {
+                let why = found.issues.iter().find(|i| i.severity() == Severity::Error);
+                return Err(CheckError::damaged(0, why.map_or_else(String::new, ToString::to_string)));
+            }
         }
         Ok(Self { disk, sb })
     }

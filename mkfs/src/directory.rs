@@ -206,7 +206,8 @@ impl Directory {
 fn entries_of(block: &[u8], start: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut offset = start;
     std::iter::from_fn(move || {
-        let len = usize::from(Dirent::view(block.get(offset..).filter(|rest| rest.len() >= DIRENT_SIZE)?).rec_len.get());
+        let len =
+            usize::from(Dirent::view(block.get(offset..).filter(|rest| rest.len() >= DIRENT_SIZE)?).rec_len.get());
         let this = offset;
         offset += len.max(DIRENT_SIZE);
         Some((this, len))

@@ -246,8 +246,7 @@ mod tests {
     fn plan(bytes: u64, bs: u32, journals: u64, journal_mib: Option<u64>, rgrp_mib: u64, al: (u64, u64)) -> Layout {
         let bs = BlockSize::new(bs).expect("legal");
         let alignment = Alignment { base: al.0, offset: al.1 };
-        let request =
-            Request { bs, device_blocks: bs.block_of(bytes), journals, journal_mib, rgrp_mib, alignment };
+        let request = Request { bs, device_blocks: bs.block_of(bytes), journals, journal_mib, rgrp_mib, alignment };
         Layout::plan(&request).expect("fits")
     }
     fn line(layout: &Layout, i: usize) -> [u64; 5] {
@@ -295,9 +294,12 @@ mod tests {
         let huge = plan(1 << 50, 4096, 3, None, 2048, (0, 0));
         assert!(huge.rgrps.len() > 500_000 && huge.filesystem_blocks() < 1 << 38);
         let bs = BlockSize::new(512).expect("legal");
-        for (journals, journal_mib, base, offset) in
-            [(u64::MAX, Some(u64::MAX), 0, 0), (u64::MAX, None, 0, 0), (1, None, u64::MAX / 2, 3), (1, Some(8), 1 << 40, 1 << 39)]
-        {
+        for (journals, journal_mib, base, offset) in [
+            (u64::MAX, Some(u64::MAX), 0, 0),
+            (u64::MAX, None, 0, 0),
+            (1, None, u64::MAX / 2, 3),
+            (1, Some(8), 1 << 40, 1 << 39),
+        ] {
             let request = Request {
                 bs,
                 device_blocks: 1 << 17,

@@ -36,7 +36,7 @@ pub use system::Created;
 pub use write::{Observer, Phase, Silent};
 
 use geometry::{Layout, Request};
-use gfs2r::device::BlockDevice;
+use gfs2r::device::{BlockDevice, MemoryDevice};
 use gfs2r::format::superblock::{FORMAT_MAX, FORMAT_MIN};
 
 /// A filesystem that is decided on but not written.
@@ -76,6 +76,11 @@ impl Plan {
     pub fn created(&self) -> &[Created] {
         &self.system.created
     }
+    /// The next formal inode number, and what the statfs file says: data blocks, free ones, dinodes.
+    pub fn numbers(&self) -> (u64, [i64; 3]) {
+        let totals = self.system.totals;
+        (self.system.next_formal, [totals.total.get(), totals.free.get(), totals.dinodes.get()])
+    }
     /// Writes the filesystem. All is durable when this returns without error.
     pub fn write(&self, device: &dyn BlockDevice, observer: &mut dyn Observer) -> Result<(), Error> {
         if !self.options.block_size.bytes().is_multiple_of(device.alignment()) {
@@ -94,6 +99,19 @@ pub fn format_device(
     let plan = Plan::new(device.size(), options)?;
     plan.write(device, observer)?;
     Ok(plan.report)
+}
+
+/// Makes a filesystem of `bytes` bytes and returns what is not zero in it: offsets and contents. For tests that have a disk
+/// type of their own (the library's unit tests, whose `BlockDevice` is another crate's to us).
+pub fn make_image(bytes: u64, options: &Options) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    let disk = MemoryDevice::new(bytes);
+    format_device(&disk, options, &mut Silent)?;
+    let part = |(offset, len): (u64, u64)| {
+        let mut bytes = vec![0; len as usize];
+        disk.read(offset, &mut bytes).map_err(Error::device("Failed to read memory"))?;
+        Ok((offset, bytes))
+    };
+    disk.allocated_ranges().into_iter().map(part).collect()
 }
 
 fn check(options: &Options) -> Result<(), Error> {

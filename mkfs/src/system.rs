@@ -9,6 +9,7 @@ use gfs2r::format::dinode::mode::{S_IFDIR, S_IFREG};
 use gfs2r::format::header::{FORMAT_QUOTA, FORMAT_RINDEX, MetaType};
 use gfs2r::format::rgrp::RgrpExtent;
 use gfs2r::format::superblock::{DiskInum, MULTIHOST_FORMAT};
+use gfs2r::format::system::InumRange;
 use gfs2r::format::{
     DiFlags, Dinode, DirentType, MetaHeader, OnDisk, QuotaEntry, RindexEntry, StatfsChange, Superblock, put_u64,
 };
@@ -103,11 +104,7 @@ impl Space {
     fn totals(&self) -> StatfsChange {
         let total: i64 = self.rgrps.iter().map(|rg| i64::from(rg.data)).sum();
         let used: i64 = self.used.iter().map(|&n| i64::from(n)).sum();
-        StatfsChange {
-            total: total.into(),
-            free: (total - used).into(),
-            dinodes: (self.dinodes.len() as i64).into(),
-        }
+        StatfsChange { total: total.into(), free: (total - used).into(), dinodes: (self.dinodes.len() as i64).into() }
     }
 }
 
@@ -241,10 +238,20 @@ impl<'a> Builder<'a> {
     }
     /// An empty file of mode 600.
     fn file(&mut self, title: &str, flags: DiFlags) -> Result<Inode, Error> {
-        let inum = self.next_inum()?;
-        let inode = Inode::new(self.layout.bs, inum, S_IFREG | 0o600, flags, self.options.time);
+        let inode = self.unnoted_file(flags)?;
         self.note(title, &inode);
         Ok(inode)
+    }
+    /// A file of so many zero bytes, which fit in its dinode.
+    fn sized_file(&mut self, title: &str, bytes: usize) -> Result<Inode, Error> {
+        let mut inode = self.unnoted_file(METADATA)?;
+        inode.edit().size.set(bytes as u64);
+        self.note(title, &inode);
+        Ok(inode)
+    }
+    fn unnoted_file(&mut self, flags: DiFlags) -> Result<Inode, Error> {
+        let inum = self.next_inum()?;
+        Ok(Inode::new(self.layout.bs, inum, S_IFREG | 0o600, flags, self.options.time))
     }
     /// Gives a file its name and hands it back, to be filled in later.
     fn enter(&mut self, directory: &mut Directory, name: &str, inode: Inode) -> Result<Inode, Error> {
@@ -271,11 +278,9 @@ impl<'a> Builder<'a> {
         master.add("per_node", per_node.inode.inum(), DirentType::Dir, &mut self.space)?;
         let shown = self.created.pop();
         for j in 0..self.layout.journals {
-            let mut range = self.file(&format!("Inum Range {j}"), METADATA)?;
-            range.edit().size.set(16);
+            let range = self.sized_file(&format!("Inum Range {j}"), size_of::<InumRange>())?;
             self.add(&mut per_node, &format!("inum_range{j}"), range)?;
-            let mut change = self.file(&format!("StatFS Change {j}"), METADATA)?;
-            change.edit().size.set(size_of::<StatfsChange>() as u64);
+            let change = self.sized_file(&format!("StatFS Change {j}"), size_of::<StatfsChange>())?;
             self.add(&mut per_node, &format!("statfs_change{j}"), change)?;
             let change = self.file(&format!("Quota Change {j}"), DiFlags::SYSTEM)?;
             let mut change = self.enter(&mut per_node, &format!("quota_change{j}"), change)?;

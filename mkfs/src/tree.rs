@@ -27,10 +27,6 @@ impl Tree {
     pub(crate) fn new(bs: BlockSize, height: u16) -> Self {
         Self { bs, height, path: Vec::new(), full: Vec::new(), data: Vec::new() }
     }
-    /// The data blocks so far.
-    pub(crate) fn data(&self) -> &[BlockAddr] {
-        &self.data
-    }
     /// The indirect blocks and the addresses of the data blocks.
     pub(crate) fn finish(mut self) -> (Vec<Block>, Vec<BlockAddr>) {
         self.full.append(&mut self.path);

@@ -20,13 +20,17 @@ struct Counts {
 }
 
 /// Proof of a moment: every flush that starts later has a higher number.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
 impl Barrier {
     /// Taken after the writes that must become durable have returned.
     pub(crate) fn ticket(&self) -> Ticket {
         Ticket(self.state.lock().started)
+    }
+    /// True when a flush that started after the ticket was taken has succeeded.
+    pub(crate) fn is_past(&self, ticket: Ticket) -> bool {
+        self.state.lock().done > ticket.0
     }
     /// Returns when a flush that started after the ticket was taken has succeeded. A failure withdraws.
     pub(crate) fn pass(&self, ticket: Ticket, dev: &dyn BlockDevice, health: &Health) -> Result<()> {

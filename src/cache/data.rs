@@ -3,7 +3,7 @@
 use super::bell::{Bell, join};
 use super::pieces::{Pieces, Slice, Which};
 use super::writeback::WriteSet;
-use super::{AddrMap, Health};
+use super::{AddrMap, Barrier, Health, Ticket};
 use crate::device::{AlignedBuf, BlockDevice};
 use crate::error::{CorruptKind, Error, Result};
 use crate::ids::{BatchId, BlockAddr, BlockSize, LockName};
@@ -31,7 +31,10 @@ struct Shared {
     bs: BlockSize,
     health: Arc<Health>,
     overlay: Arc<OnceLock<AddrMap<Arc<[u8]>>>>,
+    barrier: Arc<Barrier>,
     pieces: Mutex<Pieces>,
+    /// Taken when the device last finished a write of ours; what it holds back until a later flush.
+    last_write: Mutex<Option<Ticket>>,
     /// A write to the device ended, or pieces went away.
     changed: Condvar,
     bell: Arc<Bell>,
@@ -43,14 +46,16 @@ impl DataCache {
         dev: Arc<dyn BlockDevice>,
         bs: BlockSize,
         health: Arc<Health>,
+        barrier: Arc<Barrier>,
         overlay: Arc<OnceLock<AddrMap<Arc<[u8]>>>>,
     ) -> Self {
-        Self::with_limit(dev, bs, health, overlay, DIRTY_LIMIT)
+        Self::with_limit(dev, bs, health, barrier, overlay, DIRTY_LIMIT)
     }
     pub(super) fn with_limit(
         dev: Arc<dyn BlockDevice>,
         bs: BlockSize,
         health: Arc<Health>,
+        barrier: Arc<Barrier>,
         overlay: Arc<OnceLock<AddrMap<Arc<[u8]>>>>,
         limit: usize,
     ) -> Self {
@@ -59,6 +64,8 @@ impl DataCache {
             bs,
             health,
             overlay,
+            barrier,
+            last_write: Mutex::new(None),
             pieces: Mutex::new(Pieces::new(bs)),
             changed: Condvar::new(),
             bell: Arc::default(),
@@ -183,9 +190,14 @@ impl DataCache {
         }
         self.discard(addr, blocks);
     }
-    /// Makes this lock's dirty data ordered before `batch`, so that it is written together with its log.
-    pub(crate) fn order_owner(&self, owner: LockName, batch: BatchId) {
-        self.shared.pieces.lock().order_owner(owner, batch);
+    /// Makes this lock's unwritten data ordered before `batch`, so that it is written together with its log. False when
+    /// there is none.
+    pub(crate) fn order_owner(&self, owner: LockName, batch: BatchId) -> bool {
+        self.shared.pieces.lock().order_owner(owner, batch)
+    }
+    /// True while some data that was written to the device has not been followed by a flush.
+    pub(crate) fn needs_barrier(&self) -> bool {
+        self.shared.last_write.lock().is_some_and(|ticket| !self.shared.barrier.is_past(ticket))
     }
     /// Takes ordered data that the caller writes together with other things; [`finish`](Self::finish) must follow.
     pub(crate) fn take_ordered(&self, upto: BatchId) -> Option<WriteSet> {
@@ -345,6 +357,8 @@ impl Shared {
     }
     /// After a failure too: the mount has withdrawn then, and nobody must wait for what will not come.
     fn finish(&self, set: WriteSet) {
+        // Before the pieces become clean: whoever finds nothing to write must find that a flush is owed.
+        *self.last_write.lock() = Some(self.barrier.ticket());
         self.pieces.lock().finish(set.id, &set.pieces, KEEP_BELOW, CLEAN_BUDGET);
         self.changed.notify_all();
     }

@@ -197,12 +197,17 @@ impl Pieces {
         }
     }
 
-    /// Orders a lock's unwritten pieces before `batch`, unless they are ordered before an older one.
-    pub(super) fn order_owner(&mut self, owner: LockName, batch: BatchId) {
-        let Some(starts) = self.owners.get(&owner) else { return };
+    /// Orders a lock's unwritten pieces before `batch`, unless they are ordered before an older one. False: there are none.
+    pub(super) fn order_owner(&mut self, owner: LockName, batch: BatchId) -> bool {
+        let Some(starts) = self.owners.get(&owner) else { return false };
+        let mut found = false;
         for start in starts {
             let Some(p) = self.map.get_mut(start) else { continue };
-            if p.state == PieceState::Clean || p.ordered.is_some_and(|b| b <= batch) {
+            if p.state == PieceState::Clean {
+                continue;
+            }
+            found = true;
+            if p.ordered.is_some_and(|b| b <= batch) {
                 continue;
             }
             if let Some(before) = p.ordered.replace(batch) {
@@ -210,6 +215,7 @@ impl Pieces {
             }
             self.ordered.insert((batch, *start));
         }
+        found
     }
     /// Takes up to about `budget` bytes of dirty pieces for the device, as write number `.0`.
     pub(super) fn collect(&mut self, which: Which, budget: usize) -> (u64, Vec<Taken>) {

@@ -21,7 +21,7 @@ pub struct Cache {
     blocks: Shards,
     data: DataCache,
     health: Arc<Health>,
-    barrier: Barrier,
+    barrier: Arc<Barrier>,
     overlay: Arc<OnceLock<AddrMap<Arc<[u8]>>>>,
 }
 
@@ -30,8 +30,9 @@ impl Cache {
     pub fn new(dev: Arc<dyn BlockDevice>, bs: BlockSize, limit: usize) -> Arc<Self> {
         let health = Arc::new(Health::default());
         let overlay = Arc::new(OnceLock::new());
-        let data = DataCache::new(dev.clone(), bs, health.clone(), overlay.clone());
-        Arc::new(Self { dev, bs, blocks: Shards::new(limit / bs.bytes()), data, health, barrier: Barrier::default(), overlay })
+        let barrier = Arc::new(Barrier::default());
+        let data = DataCache::new(dev.clone(), bs, health.clone(), barrier.clone(), overlay.clone());
+        Arc::new(Self { dev, bs, blocks: Shards::new(limit / bs.bytes()), data, health, barrier, overlay })
     }
     /// The device.
     pub fn device(&self) -> &Arc<dyn BlockDevice> {

@@ -99,7 +99,7 @@ pub fn write(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Resu
             Err(e) => return Err(e),
         }
     }
-    if !dated && !(recent(inode.dinode.mtime(), now) && recent(inode.dinode.ctime(), now)) {
+    if !(dated || recent(inode.dinode.mtime(), now) && recent(inode.dinode.ctime(), now)) {
         let ((), batch) = change(vol, inode, Reserve::blocks(1), |_, inode| {
             touch(inode, now);
             Ok(())

@@ -1,28 +1,26 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
+use super::convert::{
+    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry, set_time, timestamp,
+};
 use super::dispatch::Dispatcher;
-use super::errno::errno;
-use super::service::{Opened, Service};
-use crate::clock::Timestamp;
+use super::kernel::Kernel;
+use super::listing::Listing;
+use super::service::Service;
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
-use crate::format::DirentType;
-use crate::sync::DashMap;
-use crate::fs::{Attr, Caller, DirItem, NewInode, OpenHow, SetAttr, SetTime};
+use crate::fs::{Attr, Caller, NewInode, SetAttr};
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::OFlags;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Largest request the kernel sends or asks for.
 pub(super) const MAX_IO: u32 = 1 << 20;
@@ -37,59 +35,6 @@ pub(super) struct Adapter {
     pub(super) service: Arc<Service>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) kernel: Arc<Kernel>,
-}
-
-/// What we tell the kernel unasked, and what we must know for it.
-#[derive(Default)]
-pub(super) struct Kernel {
-    /// Set when the session stands.
-    notifier: OnceLock<Notifier>,
-    /// Nodes open for writing, and how often.
-    writers: DashMap<u64, u32>,
-}
-
-impl Kernel {
-    /// The session's voice.
-    pub(super) fn set_notifier(&self, notifier: Notifier) {
-        // Only one session ever calls this; a second voice would be the same one.
-        let _ = self.notifier.set(notifier);
-    }
-
-    fn opened(&self, node: u64, write: bool) {
-        if write {
-            *self.writers.entry(node).or_insert(0) += 1;
-        }
-    }
-
-    fn released(&self, node: u64, write: bool) {
-        if write {
-            let mut left = 0;
-            self.writers.alter(&node, |_, n| {
-                left = n.saturating_sub(1);
-                left
-            });
-            if left == 0 {
-                self.writers.remove_if(&node, |_, n| *n == 0);
-            }
-        }
-    }
-
-    /// The kernel asks for attributes again.
-    fn attributes_changed(&self, node: u64) {
-        self.invalidate(node, -1);
-    }
-
-    /// The kernel writes what it has collected of a file, and has done so when this returns. Waits for other requests.
-    fn collect_writes(&self, node: u64) {
-        self.invalidate(node, 0);
-    }
-
-    fn invalidate(&self, node: u64, offset: i64) {
-        let Some(notifier) = self.notifier.get() else { return };
-        if let Err(e) = notifier.inval_inode(INodeNo(node), offset, 0) {
-            tracing::debug!(node, "the kernel keeps what it has: {e}");
-        }
-    }
 }
 
 impl Adapter {
@@ -119,127 +64,6 @@ impl Adapter {
     }
 }
 
-fn fuse_errno(error: &Error) -> Errno {
-    Errno::from_i32(errno(error))
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), umask: 0 }
-}
-
-/// Whether a waiting program has this supplementary group; a program we cannot see has none.
-fn has_group(pid: u32, gid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    groups.split_whitespace().any(|g| g.parse() == Ok(gid))
-}
-
-fn owned(name: &OsStr) -> Box<[u8]> {
-    name.as_bytes().into()
-}
-
-fn send_entry(service: &Service, reply: ReplyEntry, attr: &Attr) {
-    let policy = &service.policy;
-    let generation = Generation(attr.inum.formal.0);
-    reply.entry_with_ttls(&policy.attr_ttl, &policy.name_ttl, &file_attr(service, attr, true), generation);
-}
-
-/// `as_node`: the number is the kernel's name for the inode (1 for the root), not what stat(2) shows.
-fn file_attr(service: &Service, attr: &Attr, as_node: bool) -> FileAttr {
-    let ino = if as_node { service.node(attr.inum.addr) } else { attr.inum.addr.get() };
-    let ctime = system_time(attr.ctime);
-    FileAttr {
-        ino: INodeNo(ino),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: system_time(attr.atime),
-        mtime: system_time(attr.mtime),
-        ctime,
-        crtime: ctime,
-        kind: file_type(attr.kind),
-        perm: (attr.perm & 0o7777) as u16,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: encode_dev(attr.rdev),
-        blksize: service.fs.space_unit(),
-        flags: 0,
-    }
-}
-
-/// A device number as FUSE carries it: 12 bits of major, 20 of minor.
-fn encode_dev((major, minor): (u32, u32)) -> u32 {
-    minor & 0xff | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
-}
-
-fn decode_dev(dev: u32) -> (u32, u32) {
-    ((dev >> 8) & 0xfff, dev & 0xff | (dev >> 12) & 0xf_ff00)
-}
-
-fn file_type(kind: DirentType) -> FileType {
-    match kind {
-        DirentType::Fifo => FileType::NamedPipe,
-        DirentType::Chr => FileType::CharDevice,
-        DirentType::Dir => FileType::Directory,
-        DirentType::Blk => FileType::BlockDevice,
-        DirentType::Reg => FileType::RegularFile,
-        DirentType::Lnk => FileType::Symlink,
-        DirentType::Sock => FileType::Socket,
-    }
-}
-
-fn system_time(t: Timestamp) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(t.nsec));
-    let seconds = Duration::from_secs(t.sec.unsigned_abs());
-    let whole = if t.sec < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
-    // A time this far off is nonsense on the disk: show the epoch rather than fail the whole answer.
-    whole.and_then(|w| w.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
-}
-
-/// A time of a request. fuser takes both seconds and nanoseconds of a time before 1970 away from the epoch, where the kernel
-/// counts nanoseconds forwards; that is undone here. (Its way back is right.)
-fn timestamp(t: SystemTime) -> Timestamp {
-    match t.duration_since(UNIX_EPOCH) {
-        Ok(d) => Timestamp { sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nsec: d.subsec_nanos() },
-        Err(before) => {
-            let d = before.duration();
-            Timestamp { sec: -i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nsec: d.subsec_nanos() }
-        }
-    }
-}
-
-fn set_time(t: TimeOrNow) -> SetTime {
-    match t {
-        TimeOrNow::SpecificTime(at) => SetTime::At(timestamp(at)),
-        TimeOrNow::Now => SetTime::Now,
-    }
-}
-
-fn open_how(flags: i32) -> OpenHow {
-    let flags = OFlags::from_bits_retain(flags.cast_unsigned());
-    OpenHow {
-        write: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
-        append: flags.contains(OFlags::APPEND),
-        truncate: flags.contains(OFlags::TRUNC),
-    }
-}
-
-/// O_NOATIME: a reading that leaves no trace.
-fn no_atime(flags: i32) -> bool {
-    OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::NOATIME)
-}
-
-fn fopen_flags(opened: Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    if opened.direct {
-        flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-    }
-    if opened.keep_cache {
-        flags |= FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    flags
-}
-
 fn send_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
     match result {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
@@ -258,75 +82,6 @@ fn answer_read(service: &Service, reply: ReplyData, (node, offset, size, quietly
             Err(e) => reply.error(fuse_errno(&e)),
         }
     });
-}
-
-/// A listing under way: the reply being filled.
-trait Listing: Send + 'static {
-    const PLUS: bool;
-    /// Adds an entry; false when it does not fit.
-    fn push(&mut self, service: &Service, item: &DirItem<'_>) -> bool;
-    fn done(self);
-    fn failed(self, error: &Error);
-}
-
-impl Listing for ReplyDirectory {
-    const PLUS: bool = false;
-    fn push(&mut self, service: &Service, item: &DirItem<'_>) -> bool {
-        let ino = INodeNo(service.node(item.entry.inum.addr));
-        !self.add(ino, item.next, file_type(item.entry.kind), OsStr::from_bytes(item.name))
-    }
-    fn done(self) {
-        self.ok();
-    }
-    fn failed(self, error: &Error) {
-        self.error(fuse_errno(error));
-    }
-}
-
-impl Listing for ReplyDirectoryPlus {
-    const PLUS: bool = true;
-    fn push(&mut self, service: &Service, item: &DirItem<'_>) -> bool {
-        let name = OsStr::from_bytes(item.name);
-        match &item.attr {
-            Some(attr) => {
-                let (a, generation) = (file_attr(service, attr, true), Generation(attr.inum.formal.0));
-                !self.add(a.ino, item.next, name, &service.policy.attr_ttl, &a, generation)
-            }
-            // Node 0: a name without a reference, as for `.` and `..`.
-            None => {
-                let a = nameless(service, item);
-                !self.add(INodeNo(0), item.next, name, &Duration::ZERO, &a, Generation(0))
-            }
-        }
-    }
-    fn done(self) {
-        self.ok();
-    }
-    fn failed(self, error: &Error) {
-        self.error(fuse_errno(error));
-    }
-}
-
-/// Attributes for an entry of which only number and type are shown.
-fn nameless(service: &Service, item: &DirItem<'_>) -> FileAttr {
-    let zero = UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(service.node(item.entry.inum.addr)),
-        size: 0,
-        blocks: 0,
-        atime: zero,
-        mtime: zero,
-        ctime: zero,
-        crtime: zero,
-        kind: file_type(item.entry.kind),
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
 }
 
 impl Adapter {
@@ -369,23 +124,6 @@ impl Adapter {
     fn serve_make(&self, req: &Request, umask: u32, parent: INodeNo, name: &OsStr, what: Made, reply: ReplyEntry) {
         let (who, name) = (Caller { umask, ..caller(req) }, owned(name));
         self.serve_entry(reply, move |s| s.make(&who, parent.0, &name, &what.as_new()));
-    }
-}
-
-/// A [`NewInode`] that owns what it needs.
-enum Made {
-    Dir(u32),
-    Symlink(Box<[u8]>),
-    Node(u32, u32),
-}
-
-impl Made {
-    fn as_new(&self) -> NewInode<'_> {
-        match self {
-            Self::Dir(mode) => NewInode::Dir(*mode),
-            Self::Symlink(target) => NewInode::Symlink(target),
-            Self::Node(mode, rdev) => NewInode::Node(*mode, decode_dev(*rdev)),
-        }
     }
 }
 
@@ -735,7 +473,7 @@ impl Filesystem for Adapter {
             Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
         };
-        if !self.service.policy.writeback_cache || !self.kernel.writers.contains_key(&ino.0) {
+        if !self.service.policy.writeback_cache || !self.kernel.is_written(ino.0) {
             return self.serve(reply, move |s| s.seek(ino.0, offset, whence), move |_, reply, result| send(reply, result));
         }
         // The kernel asks us where data is while it still keeps some of it back: it would read as a hole, and cp would lose it.
@@ -757,43 +495,3 @@ fn send_attr(service: &Service, reply: ReplyAttr, result: Result<Attr>) {
     }
 }
 
-/// The answer "there is no such name, and you may remember that": an entry with node 0.
-fn no_inode() -> FileAttr {
-    let zero = UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: zero,
-        mtime: zero,
-        ctime: zero,
-        crtime: zero,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn device_numbers_and_times_survive() {
-        for dev in [(0, 0), (8, 1), (259, 70000), (4095, 0xf_ffff)] {
-            assert_eq!(decode_dev(encode_dev(dev)), dev);
-        }
-        for t in [(0, 0), (5, 999_999_999), (1 << 33, 1), (-5, 0)] {
-            let t = Timestamp { sec: t.0, nsec: t.1 };
-            assert_eq!(timestamp(system_time(t)), t);
-        }
-        // As fuser decodes -100 s and 250 ns.
-        assert_eq!(timestamp(UNIX_EPOCH - Duration::new(100, 250)), Timestamp { sec: -100, nsec: 250 });
-        assert_eq!(system_time(Timestamp { sec: -1, nsec: 999_999_999 }), UNIX_EPOCH - Duration::from_nanos(1));
-    }
-}

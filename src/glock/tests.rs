@@ -1,13 +1,13 @@
 //! Glocks with threads, on one node and among several that share a pretended disk.
 
+use super::testing::Cluster;
 use super::*;
 use crate::error::{Error, Result};
 use crate::ids::LockKind;
 use crate::sync::{Mutex, impatiently};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn name(number: u64) -> LockName {
@@ -201,131 +201,6 @@ fn a_dump() {
     drop(held);
 }
 
-// ---- several nodes ----
-
-/// A lock service for several nodes in one process: late grants, blocking notices, conversion deadlocks.
-struct Cluster {
-    resources: Mutex<HashMap<LockName, Resource>>,
-    post: Mutex<mpsc::Sender<Letter>>,
-}
-
-#[derive(Default)]
-struct Resource {
-    granted: HashMap<usize, LockState>,
-    queue: VecDeque<(usize, Request)>,
-    clients: HashMap<usize, Weak<dyn LockClient>>,
-    lvb: Lvb,
-}
-
-enum Letter {
-    Completed(Arc<dyn LockClient>, Reply, Option<Lvb>),
-    Blocking(Weak<dyn LockClient>, LockState),
-}
-
-struct Node {
-    id: usize,
-    cluster: Arc<Cluster>,
-}
-
-fn compatible(a: LockState, b: LockState) -> bool {
-    a == LockState::Unlocked || b == LockState::Unlocked || (a == b && a != LockState::Exclusive)
-}
-
-impl Cluster {
-    fn start(seed: u64) -> Arc<Self> {
-        let (post, letters) = mpsc::channel::<Letter>();
-        std::thread::spawn(move || {
-            let mut random = seed;
-            for letter in letters {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                std::thread::sleep(Duration::from_micros((random >> 33) % 50));
-                match letter {
-                    Letter::Completed(client, reply, lvb) => client.completed(reply, lvb),
-                    Letter::Blocking(client, ceiling) => {
-                        if let Some(client) = client.upgrade() {
-                            client.blocking(ceiling);
-                        }
-                    }
-                }
-            }
-        });
-        Arc::new(Self { resources: Mutex::default(), post: Mutex::new(post) })
-    }
-    fn send(&self, letter: Letter) {
-        self.post.lock().send(letter).expect("the postman lives as long as the cluster");
-    }
-    fn ceiling(to: LockState) -> LockState {
-        if to == LockState::Exclusive { LockState::Unlocked } else { to }
-    }
-    fn pass(&self, r: &mut Resource) {
-        while let Some((node, request)) = r.queue.front().copied() {
-            let blockers: Vec<usize> =
-                r.granted.iter().filter(|(n, s)| **n != node && !compatible(**s, request.to)).map(|(n, _)| *n).collect();
-            if !blockers.is_empty() {
-                for b in blockers {
-                    self.send(Letter::Blocking(r.clients[&b].clone(), Self::ceiling(request.to)));
-                }
-                return;
-            }
-            r.queue.pop_front();
-            r.granted.insert(node, request.to);
-            if let Some(client) = r.clients[&node].upgrade() {
-                self.send(Letter::Completed(client, Reply::Granted, Some(r.lvb)));
-            }
-        }
-    }
-}
-
-impl LockManager for Node {
-    fn request(&self, name: LockName, request: Request, client: &Arc<dyn LockClient>) -> Answer {
-        let mut all = self.cluster.resources.lock();
-        let r = all.entry(name).or_default();
-        r.clients.insert(self.id, Arc::downgrade(client));
-        assert_eq!(r.granted.get(&self.id).copied().unwrap_or_default(), request.from, "the node knows what it holds");
-        if request.from.permits(request.to) {
-            if let (LockState::Exclusive, Some(lvb)) = (request.from, request.lvb) {
-                r.lvb = lvb;
-            }
-            r.granted.insert(self.id, request.to);
-            self.cluster.pass(r);
-            return Answer::Done(Reply::Granted, None);
-        }
-        let converts = request.from != LockState::Unlocked;
-        if converts && r.queue.iter().any(|(n, q)| *n != self.id && q.from != LockState::Unlocked) {
-            return Answer::Done(Reply::Deadlock, None);
-        }
-        let free = r.granted.iter().all(|(n, s)| *n == self.id || compatible(*s, request.to));
-        if request.no_queue && !(free && r.queue.is_empty()) {
-            return Answer::Done(Reply::Refused, None);
-        }
-        if converts {
-            r.queue.push_front((self.id, request));
-        } else {
-            r.queue.push_back((self.id, request));
-        }
-        self.cluster.pass(r);
-        Answer::Pending
-    }
-    fn cancel(&self, name: LockName) {
-        let mut all = self.cluster.resources.lock();
-        let r = all.entry(name).or_default();
-        let before = r.queue.len();
-        r.queue.retain(|(n, _)| *n != self.id);
-        if r.queue.len() != before
-            && let Some(client) = r.clients[&self.id].upgrade()
-        {
-            self.cluster.send(Letter::Completed(client, Reply::Refused, None));
-        }
-    }
-    fn release(&self, name: LockName) {
-        let held = self.cluster.resources.lock().get(&name).and_then(|r| r.granted.get(&self.id).copied());
-        assert!(held.unwrap_or_default() == LockState::Unlocked, "released while held");
-    }
-    fn is_shared(&self) -> bool {
-        true
-    }
-}
-
 #[test]
 fn several_nodes_count_together() {
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(42);
@@ -333,7 +208,7 @@ fn several_nodes_count_together() {
     let disk = Arc::new(Disk::default());
     let cluster = Cluster::start(seed);
     let nodes: Vec<_> =
-        (0..3).map(|id| table(Arc::new(Node { id, cluster: Arc::clone(&cluster) }), 1, &disk)).collect();
+        (0..3).map(|id| table(cluster.node(id), 1, &disk)).collect();
     let added = [const { AtomicU64::new(0) }; 3];
     std::thread::scope(|s| {
         for (id, node) in nodes.iter().enumerate() {
@@ -386,7 +261,7 @@ fn several_nodes_count_together() {
 fn a_lock_that_cannot_be_written_is_kept() {
     let disk = Arc::new(Disk::default());
     let cluster = Cluster::start(1);
-    let node = |id| table(Arc::new(Node { id, cluster: Arc::clone(&cluster) }), 10, &disk);
+    let node = |id| table(cluster.node(id), 10, &disk);
     let (a, b) = (node(0), node(1));
     a.get(name(1)).exclusive().expect("free").value = 3;
     disk.fail_sync.store(true, Ordering::Relaxed);

@@ -3,13 +3,10 @@
 use super::ail::{Entry, Place};
 use super::log::{Journal, Log};
 use super::records::{HeaderFields, Image, encode, write_header};
-use super::reserve::Reserve;
-use crate::cache::{Buffer, BufferKind, coalesce};
+use crate::cache::{Buffer, BufferKind, Ticket};
 use crate::device::AlignedBuf;
 use crate::error::{CorruptKind, Error, Result};
-use crate::format::log::{
-    LH_FLUSH_FREEZE, LH_FLUSH_NORMAL, LH_FLUSH_SHUTDOWN, LH_FLUSH_SYNC, LH_UNMOUNT,
-};
+use crate::format::log::{LH_FLUSH_FREEZE, LH_FLUSH_NORMAL, LH_FLUSH_SHUTDOWN, LH_FLUSH_SYNC};
 use crate::format::{MetaHeader, StatfsChange};
 use crate::ids::{BatchId, BlockAddr, LockName};
 use crate::sync::about_to_wait;
@@ -29,7 +26,7 @@ pub enum FlushReason {
 }
 
 impl FlushReason {
-    fn flags(self) -> u32 {
+    pub(super) fn flags(self) -> u32 {
         match self {
             Self::Normal => LH_FLUSH_NORMAL,
             Self::Sync => LH_FLUSH_SYNC,
@@ -39,10 +36,6 @@ impl FlushReason {
     }
 }
 
-/// `lh_flags` of the header that closes a log: clean, written by a shutdown (what the kernel writes).
-const CLOSED: u32 = LH_UNMOUNT | 0x100;
-/// Bytes of one round of write-back: others wait for a round at most.
-const ROUND: usize = 8 << 20;
 /// A body is handed to the device in requests of this size, several in flight.
 const BODY_REQUEST: usize = 1 << 20;
 
@@ -66,7 +59,7 @@ impl Snapshot {
 }
 
 /// The right to write to the log; one thread has it at a time.
-pub(super) struct Role<'a>(&'a Log);
+pub(super) struct Role<'a>(pub(super) &'a Log);
 
 impl Drop for Role<'_> {
     fn drop(&mut self) {
@@ -115,16 +108,27 @@ impl Journal {
             let mut s = log.state.lock();
             if upto >= s.running && !log.is_shut() {
                 // Under the mutex: the snapshot of this batch comes later and so sees the data as its own.
-                data.order_owner(owner, s.running);
-                s.batch.wants_barrier = true;
+                let unwritten = data.order_owner(owner, s.running);
+                s.batch.wants_barrier |= unwritten || data.needs_barrier();
                 let running = s.running;
                 drop(s);
                 return self.flush_to(running, FlushReason::Sync);
             }
         }
         data.write_owner(owner)?;
-        let ticket = self.cache.barrier().ticket();
+        let ticket = data.needs_barrier().then(|| self.cache.barrier().ticket());
         self.flush_to(upto, FlushReason::Sync)?;
+        ticket.map_or(Ok(()), |ticket| self.barrier_after(log, ticket))
+    }
+    /// sync(2): makes all buffered data and everything committed so far durable, with one device flush where the log has
+    /// something to commit.
+    pub fn sync(&self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        self.cache.health().check()?;
+        about_to_wait()?;
+        self.cache.data().write_all()?;
+        let ticket = self.cache.barrier().ticket();
+        self.flush(FlushReason::Sync)?;
         self.barrier_after(log, ticket)
     }
     /// Makes file data that was written ([`DataCache::write_owner`](crate::cache::DataCache::write_owner)) durable: a device
@@ -136,7 +140,7 @@ impl Journal {
         let ticket = self.cache.barrier().ticket();
         self.barrier_after(log, ticket)
     }
-    fn barrier_after(&self, log: &Log, ticket: crate::cache::Ticket) -> Result<()> {
+    fn barrier_after(&self, log: &Log, ticket: Ticket) -> Result<()> {
         if !log.barrier {
             return Ok(());
         }
@@ -297,7 +301,8 @@ impl Journal {
     }
 
     /// Flushes the device and writes a header at `at`. When it returns, `tail` is in force.
-    fn write_log_header(&self, log: &Log, at: u64, tail: u64, flags: u32, local: StatfsChange) -> Result<()> {
+    pub(super) fn write_log_header(
+        &self, log: &Log, at: u64, tail: u64, flags: u32, local: StatfsChange) -> Result<()> {
         let (sequence, block, tail) = {
             let mut s = log.state.lock();
             let sequence = s.sequence;
@@ -364,91 +369,7 @@ impl Journal {
         }
     }
 
-    /// Writes committed blocks in place and waits. One round at a time, so two writes of one block never overlap.
-    pub(super) fn write_back(&self, log: &Log, which: Place) -> Result<()> {
-        let per_round = ROUND / self.cache.block_size().bytes();
-        loop {
-            let round = log.writeback.lock();
-            let chosen = {
-                let mut s = log.state.lock();
-                let owned = match which {
-                    Place::Owner(owner) => s.copies.of_owner(owner),
-                    Place::Upto(_) => Vec::new(),
-                };
-                let chosen = s.ail.choose(which, &owned, per_round);
-                s.inflight = chosen.iter().map(|(a, ..)| *a).collect();
-                chosen
-            };
-            if chosen.is_empty() {
-                return Ok(());
-            }
-            let bs = self.cache.block_size();
-            let blocks: Vec<(u64, &[u8])> = chosen.iter().map(|(a, _, bytes)| (bs.offset(*a), &bytes[..])).collect();
-            let requests = coalesce(&blocks);
-            let ranges: Vec<(u64, &[u8])> = requests.iter().map(|(offset, buf)| (*offset, &buf[..])).collect();
-            let result = self.write_many(&ranges);
-            let mut s = log.state.lock();
-            s.inflight.clear();
-            if let Err(e) = result {
-                drop(s);
-                self.withdraw(&e);
-                return Err(e);
-            }
-            for (addr, group, _) in &chosen {
-                s.ail.written(*addr, *group);
-            }
-            drop(s);
-            drop(round);
-        }
-    }
-
-    /// Writes a header without a group when that moves the durable tail.
-    pub(super) fn move_tail(&self, log: &Log, why: FlushReason) -> Result<()> {
-        let role = self.role(log)?;
-        self.write_tail_header(&role, why).inspect_err(|e| self.withdraw(e))
-    }
-    fn write_tail_header(&self, role: &Role<'_>, why: FlushReason) -> Result<()> {
-        let log = role.0;
-        self.cache.health().check()?;
-        let (at, tail, local) = {
-            let mut s = log.state.lock();
-            let tail = s.ail.oldest_start(std::iter::empty()).unwrap_or(s.ring.next());
-            // Moving past a mere header would cost the block that it gains.
-            if tail < s.ring.tail() + 2 {
-                return Ok(());
-            }
-            (s.ring.take(1), tail, s.local_logged)
-        };
-        self.write_log_header(log, at, tail, why.flags(), local)?;
-        log.state.lock().pass_tail(tail);
-        Ok(())
-    }
-    /// The last header: everything is in place, nothing to replay.
-    pub(super) fn write_closing_header(&self, role: &Role<'_>) -> Result<()> {
-        let log = role.0;
-        let (at, local) = {
-            let mut s = log.state.lock();
-            if !s.ail.is_empty() || !s.batch.is_empty() {
-                return Err(Error::Busy);
-            }
-            (s.ring.take(1), s.local_logged)
-        };
-        self.write_log_header(log, at, at, CLOSED, local)?;
-        log.state.lock().pass_tail(at);
-        Ok(())
-    }
-
-    /// Makes room for a reservation: commits, writes back, moves the tail. One caller does it for all.
-    pub(super) fn make_room(&self, log: &Log, reserve: Reserve) -> Result<()> {
-        let _one = log.room.lock();
-        if log.state.lock().has_room(log.costs, reserve) {
-            return Ok(());
-        }
-        self.flush(FlushReason::Normal)?;
-        self.write_back(log, Place::Upto(self.committed()))?;
-        self.move_tail(log, FlushReason::Normal)
-    }
-    fn write_many(&self, ranges: &[(u64, &[u8])]) -> Result<()> {
+    pub(super) fn write_many(&self, ranges: &[(u64, &[u8])]) -> Result<()> {
         let health = self.cache.health();
         health.check()?;
         match ranges {

@@ -8,7 +8,7 @@ use crate::cache::{Bell, join};
 use crate::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How full the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,15 +104,20 @@ impl Journal {
 }
 
 fn run(bell: &Bell, wanted: &AtomicU8, journal: &Weak<Journal>, every: Duration) {
+    let mut due = Instant::now() + every;
     loop {
-        let rung = bell.wait(Some(every));
+        bell.wait(Some(due.saturating_duration_since(Instant::now())));
         if bell.stopped() {
             return;
         }
         let Some(journal) = journal.upgrade() else { return };
+        let timer = Instant::now() >= due;
+        if timer {
+            due = Instant::now() + every;
+        }
         // Cleared before the work: pressure that rises meanwhile rings again.
         let want = wanted.swap(0, Ordering::AcqRel);
-        if let Err(e) = journal.relieve(want, !rung) {
+        if let Err(e) = journal.relieve(want, timer) {
             tracing::debug!("background flusher ends: {e}");
             return;
         }

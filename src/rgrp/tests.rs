@@ -8,6 +8,7 @@ use crate::format::dinode::DINODE_SIZE;
 use crate::format::rgrp::RindexEntry;
 use crate::format::{Dinode, MetaHeader, MetaType, OnDisk, RgrpHeader, StatfsChange};
 use crate::glock::Nolock;
+use crate::glock::testing::Cluster;
 use crate::ids::{BatchId, BlockSize};
 use crate::journal::{FlushReason, JournalPlace, LogExtent, Reserve, UnrecoveredJournal};
 use crate::sync::{Mutex, impatiently};
@@ -18,7 +19,7 @@ const LOG: u64 = 256;
 const LOG_BLOCKS: u32 = 4096;
 const MASTER: u64 = 150;
 const CHANGE: u64 = 151;
-const FIRST: u64 = 8192;
+const FIRST: u64 = 16384;
 
 fn addr(n: u64) -> BlockAddr {
     BlockAddr::new(n).expect("not 0")
@@ -70,7 +71,7 @@ fn format(bs: BlockSize, sizes: &[u32]) -> (Arc<MemoryDevice>, Vec<RgrpExtent>) 
     }
     let dev = MemoryDevice::new(at << bs.shift());
     let mut block = vec![0; bs.bytes()];
-    for n in [MASTER, CHANGE] {
+    for n in [MASTER, CHANGE, CHANGE + 1] {
         MetaHeader::init(&mut block, MetaType::Dinode);
         Dinode::edit(&mut block).size.set(24);
         assert!(block.len() > DINODE_SIZE);
@@ -90,21 +91,26 @@ fn format(bs: BlockSize, sizes: &[u32]) -> (Arc<MemoryDevice>, Vec<RgrpExtent>) 
 }
 
 fn mount(dev: Arc<MemoryDevice>, bs: BlockSize, extents: Vec<RgrpExtent>) -> Rig {
+    mount_node(dev, bs, extents, 0, Arc::new(Nolock))
+}
+
+fn mount_node(dev: Arc<MemoryDevice>, bs: BlockSize, extents: Vec<RgrpExtent>, node: u32, locks: Arc<dyn LockManager>) -> Rig {
+    let jid = Jid(node);
     let cache = Cache::new(dev.clone(), bs, 16 << 20);
     let clock = Arc::new(SimClock::new(1_000_000));
     let place = JournalPlace {
-        jid: Jid(0),
-        extents: vec![LogExtent { addr: addr(LOG), blocks: LOG_BLOCKS }],
-        inode: addr(152),
-        statfs_change: addr(CHANGE),
-        quota_change: addr(153),
+        jid,
+        extents: vec![LogExtent { addr: addr(LOG + u64::from(node * LOG_BLOCKS)), blocks: LOG_BLOCKS }],
+        inode: addr(160),
+        statfs_change: addr(CHANGE + u64::from(node)),
+        quota_change: addr(161),
         master_statfs: addr(MASTER),
     };
-    let journal = UnrecoveredJournal::examine(&cache, place).and_then(|j| j.recover(Jid(0), &*clock)).expect("recovered").0;
+    let journal = UnrecoveredJournal::examine(&cache, place).and_then(|j| j.recover(jid, &*clock)).expect("recovered").0;
     let journal = Journal::open(cache.clone(), journal, clock, true, 86400).expect("opened");
     let books = Arc::new(Books::default());
     let rgrps =
-        Rgrps::new(cache, journal.clone(), Arc::new(Nolock), books.clone(), extents.clone(), Jid(0), 2, true).expect("made");
+        Rgrps::new(cache, journal.clone(), locks, books.clone(), extents.clone(), jid, 2, true).expect("made");
     Rig { dev, bs, extents, books, journal, rgrps }
 }
 
@@ -447,45 +453,69 @@ fn as_the_model() {
     }
 }
 
-#[test]
-fn many_threads() {
-    let rig = Rig::new(512, &[1200, 1600, 400, 2000]);
-    let rig = &rig;
-    let total = 5200;
-    let left = std::thread::scope(|s| {
-        let threads: Vec<_> = (0..4u64)
-            .map(|id| {
-                s.spawn(move || {
-                    let mut random = Random(77 + id);
-                    let mut mine: Vec<(BlockAddr, u32)> = Vec::new();
-                    let mut resv = Reservation::default();
-                    for _ in 0..150 {
-                        let e = rig.extents[random.below(4) as usize];
-                        // Sometimes more than any rgrp has: several are locked.
-                        let large = random.below(8) == 0;
-                        let blocks = 1 + random.below(if large { 2500 } else { 60 }) as u32;
-                        let goal = e.block_at(random.below(u64::from(e.data)) as u32);
-                        match rig.alloc(Want { blocks, min: blocks, goal, spread: false }, &mut resv) {
-                            Ok(runs) => mine.extend(runs),
-                            Err(Error::NoSpace) => {}
-                            Err(e) => panic!("{e}"),
-                        }
-                        while mine.iter().map(|r| r.1).sum::<u32>() > 800 {
-                            let (start, len) = mine.swap_remove(random.below(mine.len() as u64) as usize);
-                            rig.free(start, len);
-                        }
-                    }
-                    mine
-                })
-            })
-            .collect();
-        threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect::<Vec<_>>()
-    });
+/// What a thread allocated and did not free, after a while of both.
+fn work(rig: &Rig, seed: u64, rounds: u32) -> Vec<(BlockAddr, u32)> {
+    let mut random = Random(seed);
+    let mut mine: Vec<(BlockAddr, u32)> = Vec::new();
+    let mut resv = Reservation::default();
+    for _ in 0..rounds {
+        let e = rig.extents[random.below(4) as usize];
+        // Sometimes more than any rgrp has: several are locked.
+        let large = random.below(8) == 0;
+        let blocks = 1 + random.below(if large { 2500 } else { 60 }) as u32;
+        let goal = e.block_at(random.below(u64::from(e.data)) as u32);
+        match rig.alloc(Want { blocks, min: blocks, goal, spread: false }, &mut resv) {
+            Ok(runs) => mine.extend(runs),
+            Err(Error::NoSpace) => {}
+            Err(e) => panic!("{e}"),
+        }
+        while mine.iter().map(|r| r.1).sum::<u32>() > 800 {
+            let (start, len) = mine.swap_remove(random.below(mine.len() as u64) as usize);
+            rig.free(start, len);
+        }
+    }
+    mine
+}
+
+fn nobody_has_what_another_has(rig: &Rig, left: &[(BlockAddr, u32)]) {
     let used: u32 = left.iter().map(|r| r.1).sum();
-    assert_eq!(rig.free_blocks(), total - used);
     let mut blocks: Vec<u64> = left.iter().flat_map(|r| r.0.get()..r.0.get() + u64::from(r.1)).collect();
     blocks.sort_unstable();
     blocks.dedup();
-    assert_eq!(blocks.len() as u32, used, "nobody got what another has");
+    assert_eq!(blocks.len() as u32, used);
+    assert_eq!(rig.free_blocks(), rig.extents.iter().map(|e| e.data).sum::<u32>() - used);
     assert_eq!(rig.journal.overruns(), 0);
+}
+
+const SIZES: [u32; 4] = [1200, 1600, 400, 2000];
+
+#[test]
+fn many_threads() {
+    let rig = Rig::new(512, &SIZES);
+    let left: Vec<_> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..4).map(|id| s.spawn({ let rig = &rig; move || work(rig, 77 + id, 150) })).collect();
+        threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
+    });
+    nobody_has_what_another_has(&rig, &left);
+}
+
+#[test]
+fn two_nodes() {
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(9);
+    println!("SEED={seed}");
+    let bs = BlockSize::new(512).expect("legal");
+    let (dev, extents) = format(bs, &SIZES);
+    let cluster = Cluster::start(seed);
+    let nodes: Vec<Rig> =
+        (0..2).map(|n| mount_node(dev.clone(), bs, extents.clone(), n, cluster.node(n as usize))).collect();
+    let left: Vec<_> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..4)
+            .map(|id| s.spawn({ let rig = &nodes[id % 2]; move || work(rig, seed + 100 + id as u64, 40) }))
+            .collect();
+        threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
+    });
+    for rig in &nodes {
+        nobody_has_what_another_has(rig, &left);
+        assert!(rig.journal.withdrawn().is_none());
+    }
 }

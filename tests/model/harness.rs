@@ -206,6 +206,10 @@ impl World {
             | Op::Chattr { file, .. } => {
                 if let Some(id) = self.some_file(file) {
                     self.change_file(op, id);
+                    if std::env::var_os("MODEL_LOOK").is_some() {
+                        println!("node {id}: {op:?}");
+                        self.check_node(id);
+                    }
                 }
             }
             Op::Chmod { node, .. } | Op::Chown { node, .. } | Op::Utimes { node, .. } => {
@@ -333,6 +337,8 @@ impl World {
                 }
                 if self.agree(op, Ok(()), &actual) {
                     self.model.file(id).expect("a file").zero(offset, len);
+                } else {
+                    self.zeroed_in_part(id, offset, len);
                 }
             }
             Op::Chattr { journal, .. } => {
@@ -340,6 +346,19 @@ impl World {
                 fs.set_flags(&ME, addr, flags).unwrap_or_else(|e| panic!("{op:?}: {e:?}"));
             }
             _ => unreachable!("not a change of a file"),
+        }
+    }
+
+    /// The disk was full in the middle of zeroing: each byte is as before or zero.
+    fn zeroed_in_part(&mut self, id: Id, offset: u64, len: u64) {
+        let mut got = vec![0; len as usize];
+        let n = self.fs().read(self.addr(id), offset, &mut got).expect("read");
+        let file = self.model.file(id).expect("a file");
+        let before = file.read(offset, len as usize);
+        assert_eq!(n, before.len(), "a failed zeroing changed the size of node {id}");
+        assert!(before.iter().zip(&got).all(|(b, g)| b == g || *g == 0), "a failed zeroing wrote something else");
+        if n > 0 {
+            file.write(offset, &got[..n]);
         }
     }
 

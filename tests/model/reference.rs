@@ -161,6 +161,9 @@ impl Model {
     }
 
     pub fn may_link(&self, id: Id, parent: Id, name: &[u8]) -> Result<(), Why> {
+        if name.len() > 255 {
+            return Err("NameTooLong");
+        }
         if id == parent {
             return Err("NotPermitted");
         }

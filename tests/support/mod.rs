@@ -6,30 +6,18 @@ use std::path::Path;
 use std::process::Command;
 
 /// Makes a volume with 8 MiB journals.
-pub fn format(dev: &MemoryDevice, block_size: u32, journals: u32, format_number: u32, _seed: u64) {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let image = dir.path().join("image");
-    std::fs::File::create(&image).and_then(|f| f.set_len(dev.size())).expect("an image");
-    let out = Command::new("mkfs.gfs2")
-        .args(["-O", "-q", "-p", "lock_nolock", "-J", "8", "-b", &block_size.to_string(), "-j", &journals.to_string()])
-        .args(["-o", &format!("format={format_number}")])
-        .arg(&image)
-        .output()
-        .expect("mkfs.gfs2 runs");
-    assert!(out.status.success(), "mkfs.gfs2: {}", String::from_utf8_lossy(&out.stderr));
-    let made = MemoryDevice::load(&image).expect("the image");
-    let mut block = gfs2r::device::AlignedBuf::zeroed(1 << 20);
-    for offset in (0..dev.size()).step_by(1 << 20) {
-        made.read(offset, &mut block).expect("in range");
-        if block.iter().any(|&b| b != 0) {
-            dev.write(offset, &block).expect("in range");
-        }
-    }
+pub fn format(dev: &dyn BlockDevice, block_size: u32, journals: u32, format_number: u32, seed: u64) {
+    let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
+    let options = gfs2r_mkfs::Options { journals, format: format_number, seed, lock_proto: "lock_nolock".into(), ..small };
+    gfs2r_mkfs::format_device(dev, &options, &mut gfs2r_mkfs::Silent).expect("the volume is made");
 }
 
 /// Our own checks, read-only; a dirty journal is replayed in memory. Panics with all findings.
 pub fn check(dev: &dyn BlockDevice, when: &str) {
-    let _ = (dev, when);
+    let options = gfs2r_fsck::Options { ignore_unlinked: true, ..Default::default() };
+    let report = gfs2r_fsck::check(dev, &options).unwrap_or_else(|e| panic!("{when}: the checker cannot check: {e}"));
+    let found: Vec<String> = report.errors().take(20).map(|i| format!("{i}")).collect();
+    assert!(found.is_empty(), "{when}: the checker found:\n{}", found.join("\n"));
 }
 
 /// True when the stock tools are there; says so loudly when not.

@@ -3,7 +3,8 @@
 use gfs2r::device::{BlockDevice, MemoryDevice};
 use gfs2r::format::rgrp::bitmap_location;
 use gfs2r::format::{
-    Dinode, Dirent, EaHeader, Leaf, LogHeader, OnDisk, RgrpHeader, RindexEntry, StatfsChange, Superblock, get_u64,
+    Dinode, Dirent, EaHeader, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, RgrpHeader, RindexEntry,
+    StatfsChange, Superblock, get_u64, put_u64,
 };
 use gfs2r_fsck::{Journals, Options, Report, Volume, check};
 
@@ -150,6 +151,79 @@ impl Plant {
         self.edit(block, |bytes| {
             bytes[at + 40..at + 40 + to.len()].copy_from_slice(to.as_bytes());
             Dirent::edit(&mut bytes[at..]).hash.set(gfs2r::format::checksum::dir_hash(to.as_bytes()).0);
+        });
+    }
+    /// Adds an entry to a linear directory. Counts follow.
+    pub(crate) fn insert(&self, dir: &str, name: &str, (formal, addr): (u64, u64), kind: u16) {
+        let at = self.addr(dir);
+        self.edit(at, |bytes| {
+            let mut last = 232;
+            while last + usize::from(Dirent::view(&bytes[last..]).rec_len.get()) < bytes.len() {
+                last += usize::from(Dirent::view(&bytes[last..]).rec_len.get());
+            }
+            let before = Dirent::edit(&mut bytes[last..]);
+            let used = (40 + usize::from(before.name_len.get()) + 7) & !7;
+            let left = usize::from(before.rec_len.get()) - used;
+            before.rec_len.set(used as u16);
+            assert!(left >= 40 + name.len(), "no room in {dir}");
+            bytes[last + used + 40..last + used + 40 + name.len()].copy_from_slice(name.as_bytes());
+            let dirent = Dirent::edit(&mut bytes[last + used..]);
+            dirent.inum.formal.set(formal);
+            dirent.inum.addr.set(addr);
+            dirent.hash.set(gfs2r::format::checksum::dir_hash(name.as_bytes()).0);
+            dirent.rec_len.set(left as u16);
+            dirent.name_len.set(name.len() as u16);
+            dirent.kind.set(kind);
+            let di = Dinode::edit(bytes);
+            di.entries.set(di.entries.get() + 1);
+        });
+    }
+    /// {formal, addr} of the inode at this path.
+    pub(crate) fn inum(&self, path: &str) -> (u64, u64) {
+        let num = self.read_dinode(path).num;
+        (num.formal.get(), num.addr.get())
+    }
+    /// Takes a name away and leaves the inode as an open-unlinked one. Its address.
+    pub(crate) fn orphan(&self, dir: &str, name: &str) -> u64 {
+        let addr = self.addr(&format!("{dir}/{name}"));
+        self.remove(dir, name);
+        self.edit(addr, |block| Dinode::edit(block).nlink.set(0));
+        self.set_state(addr, 2);
+        addr
+    }
+    /// Makes a hole of the pointer to `block` in `at`, which belongs to the inode at `path`.
+    pub(crate) fn punch(&self, path: &str, at: u64, block: u64) {
+        let free = |bytes: &mut [u8]| {
+            let place = (24..bytes.len()).step_by(8).find(|&i| get_u64(bytes, i) == block).expect("the pointer");
+            bytes[place..place + 8].fill(0);
+        };
+        self.edit(at, free);
+        self.set_state(block, 0);
+        self.dinode(path, |di| di.blocks.set(di.blocks.get() - 1));
+    }
+    /// Writes one more group into a journal and leaves it dirty: copies of `images` at their addresses, as metadata.
+    pub(crate) fn log(&self, jid: u32, images: &[(u64, Vec<u8>)]) {
+        let (head, blocks) = self.head(jid);
+        let at = |n: usize| blocks[(head + 1 + n) % blocks.len()];
+        let mut ld = vec![0; self.bs];
+        let descriptor = LogDescriptor::edit(&mut ld);
+        descriptor.header = MetaHeader::new(MetaType::LogDescriptor);
+        descriptor.kind.set(300);
+        descriptor.length.set(images.len() as u32 + 1);
+        descriptor.data1.set(images.len() as u32);
+        for (i, (target, image)) in images.iter().enumerate() {
+            put_u64(&mut ld, 72 + 8 * i, *target);
+            self.write(at(1 + i), image);
+        }
+        self.write(at(0), &ld);
+        let header = at(1 + images.len());
+        self.write(header, &self.read(blocks[head]));
+        self.log_header(header, |lh| {
+            lh.sequence.set(lh.sequence.get() + 1);
+            lh.flags.set(2);
+            lh.tail.set(((head + 1) % blocks.len()) as u32);
+            lh.blkno.set(((head + 2 + images.len()) % blocks.len()) as u32);
+            lh.addr.set(header);
         });
     }
     /// Takes an entry out: it joins the one before it (it must not be the first of its block). Counts follow.
