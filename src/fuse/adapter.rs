@@ -1,7 +1,8 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry, set_time, timestamp,
+    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry, set_time,
+    timestamp,
 };
 use super::dispatch::Dispatcher;
 use super::kernel::Kernel;
