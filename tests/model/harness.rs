@@ -1,4 +1,5 @@
 //! Runs operations on a volume and on the model, and compares.
+#![allow(dead_code, clippy::little_endian_bytes, reason = "each test uses its own part; random bytes have no order")]
 
 use crate::ops::{Op, Rng};
 use crate::reference::{Bytes, Id, Kind, Model, ROOT, Why};
