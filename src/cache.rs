@@ -1,106 +1,43 @@
-//! Chapter 4: blocks in memory, each tagged with the lock that covers it. (API skeleton)
+//! Chapter 4: blocks in memory, each tagged with the lock that covers it.
 //!
-//! Metadata (and journaled data) live in [`Buffer`]s; only a [`Transaction`](crate::journal::Transaction) changes them.
-//! A reader takes a snapshot of the bytes (`Arc<[u8]>`, one atomic increment): nobody holds a buffer locked.
-//! Ordinary file data lives in the [`DataCache`]: a write buffer in front of the device.
+//! Two kinds of blocks, two caches:
+//!
+//! * Metadata and journaled data live in [`Buffer`]s. Only a [`Transaction`](crate::journal::Transaction) changes them, and
+//!   they reach their place on the disk through the log (chapter 5). A reader takes a snapshot of the bytes (`Arc<[u8]>`,
+//!   one atomic increment): nobody holds a buffer locked, and an edit of a block that somebody looks at, or that is just
+//!   being written, copies it first.
+//! * Ordinary file data lives in the [`DataCache`]: a write buffer in front of the device. What was written is seen by every
+//!   later read, and reaches the device in large pieces: with the fsync of its file, before the batch that makes a newly
+//!   allocated block reachable, or when too much is dirty.
+//!
+//! # Invariants
+//!
+//! * One address, one [`Buffer`]: a buffer leaves the map only when nobody but the map holds it (seen under the lock of its
+//!   shard), when its block was freed, or when its lock was given up. Whatever is not yet in place is held by the batch or
+//!   the AIL of the journal and so cannot be evicted; a miss may therefore always read the device.
+//! * Two writes of one data block never overlap in time, so the device cannot reorder them.
+//! * Once [`Health`] says so, nothing is written any more.
 
-use crate::device::{AlignedBuf, BlockDevice};
-use crate::error::Result;
-use crate::format::MetaType;
-use crate::ids::{BatchId, BlockAddr, BlockSize, LockName};
-use std::sync::Arc;
+mod barrier;
+mod bell;
+mod buffer;
+mod data;
+mod health;
+mod lru;
+mod pieces;
+mod store;
+mod writeback;
 
-/// A cached metadata or journaled-data block.
-pub struct Buffer {}
+pub use buffer::Buffer;
+pub use data::DataCache;
+pub use health::Health;
+pub use store::Cache;
 
-impl Buffer {
-    /// Its address.
-    pub fn addr(&self) -> BlockAddr {
-        unimplemented!()
-    }
-    /// The lock that covers it.
-    pub fn owner(&self) -> LockName {
-        unimplemented!()
-    }
-    /// A snapshot of its present contents (one block).
-    pub fn bytes(&self) -> Arc<[u8]> {
-        unimplemented!()
-    }
-}
+pub(crate) use barrier::{Barrier, Ticket};
+pub(crate) use bell::{Bell, join};
+pub(crate) use buffer::BufferKind;
+pub(crate) use lru::{AddrMap, AddrSet};
+pub(crate) use writeback::coalesce;
 
-/// The blocks of one volume in memory.
-pub struct Cache {}
-
-impl Cache {
-    /// A cache of at most `limit` bytes of clean metadata.
-    pub fn new(_dev: Arc<dyn BlockDevice>, _bs: BlockSize, _limit: usize) -> Arc<Self> {
-        unimplemented!()
-    }
-    /// The device.
-    pub fn device(&self) -> &Arc<dyn BlockDevice> {
-        unimplemented!()
-    }
-    /// The block size.
-    pub fn block_size(&self) -> BlockSize {
-        unimplemented!()
-    }
-    /// The metadata block at `addr`, read if need be (`MustWait` when it would read and may not) and checked to be of type
-    /// `kind` when read from the disk or cached under another type: [`Corrupt`](crate::error::Corrupt) otherwise.
-    pub fn meta(&self, _addr: BlockAddr, _owner: LockName, _kind: MetaType) -> Result<Arc<Buffer>> {
-        unimplemented!()
-    }
-    /// A block of a journaled file (no metadata header).
-    pub fn jdata(&self, _addr: BlockAddr, _owner: LockName) -> Result<Arc<Buffer>> {
-        unimplemented!()
-    }
-    /// Reads blocks that are not cached with few large requests, for a walk that will need them. Errors are left for the
-    /// later read to report. Does nothing when the thread may not wait.
-    pub fn read_ahead(&self, _addrs: &[BlockAddr], _owner: LockName) {
-        unimplemented!()
-    }
-    /// Forgets all clean buffers of this lock (it was given up).
-    pub fn invalidate(&self, _owner: LockName) {
-        unimplemented!()
-    }
-    /// The file data write buffer.
-    pub fn data(&self) -> &DataCache {
-        unimplemented!()
-    }
-}
-
-/// Ordinary (not journaled) file data: written here, on the device later; read through here so that what is not yet written
-/// is seen. Keeps recently written small pieces clean, so that repeated small appends need no read.
-pub struct DataCache {}
-
-impl DataCache {
-    /// Reads `buf.len()` bytes (a multiple of the block size) of the contiguous blocks from `addr`.
-    pub fn read(&self, _addr: BlockAddr, _buf: &mut [u8]) -> Result<()> {
-        unimplemented!()
-    }
-    /// Buffers whole blocks from `addr` on: `bytes.len()` is a multiple of the block size. They will be on the device before
-    /// batch `ordered` commits (newly allocated blocks), or with the next fsync of `owner`, write-back or shutdown.
-    /// Waits (after `about_to_wait`) while too much is dirty.
-    pub fn write(&self, _owner: LockName, _addr: BlockAddr, _bytes: Arc<AlignedBuf>, _ordered: Option<BatchId>) -> Result<()> {
-        unimplemented!()
-    }
-    /// Changes part of one block: reads it if need be unless `fresh` (then the rest of the block is zero).
-    pub fn write_part(&self, _owner: LockName, _addr: BlockAddr, _offset: usize, _bytes: &[u8], _fresh: bool, _ordered: Option<BatchId>) -> Result<()> {
-        unimplemented!()
-    }
-    /// Drops what is buffered for these blocks: they were freed. Waits for writes of them that are in flight.
-    pub fn discard(&self, _addr: BlockAddr, _blocks: u64) {
-        unimplemented!()
-    }
-    /// Writes this lock's dirty data and waits (not durable before a device flush).
-    pub fn write_owner(&self, _owner: LockName) -> Result<()> {
-        unimplemented!()
-    }
-    /// Writes all data ordered before batch `upto` (inclusive) and waits.
-    pub fn write_ordered(&self, _upto: BatchId) -> Result<()> {
-        unimplemented!()
-    }
-    /// Writes everything and waits.
-    pub fn write_all(&self) -> Result<()> {
-        unimplemented!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,54 @@
-//! Chapter 9: linear and extendible-hash directories. (API skeleton)
+//! Chapter 9: linear and extendible-hash directories (ondisk.md 5).
+//!
+//! A small directory is *linear*: its entries fill the dinode's block behind the header. When it overflows it becomes an
+//! *exhash* directory: the file's contents are then a table of 2^d leaf addresses, indexed by the top d bits of the name's
+//! hash, and the entries live in leaves. A leaf whose entries agree in only k < d bits stands in a run of 2^(d-k) slots:
+//!
+//! ```text
+//!            hash 00.. ──┐ depth d = 2
+//!   slots   00   01   10   11
+//!            │    │     \  /
+//!         leaf A  leaf B  leaf C          lf_depth 2, 2, 1
+//! ```
+//!
+//! A full leaf splits: the lower half of its run goes to a new leaf. When its run is a single slot the table doubles first.
+//! At depth 17 the table has its final size, and a leaf that overflows gets a chain of further leaves behind it. Nothing
+//! shrinks again before the directory is removed.
+//!
+//! * `hash`, `block`, `split` are pure: bytes and numbers in, bytes and numbers out. Every rule of ondisk.md 5.2 is checked in
+//!   `block`, on every record that is looked at.
+//! * `linear`, `exhash`, `table` read; `grow` changes the shape; `change` adds, removes and replaces; `plan` says before a
+//!   transaction what adding will cost; `readdir` lists; `dealloc` frees the leaves of a removed directory.
+//!
+//! Invariants, true at every commit: the entries of a leaf agree in their top `lf_depth` hash bits with its run; a run is
+//! 2^(d-lf_depth) slots long and aligned to its length; `di_entries` is the sum of all `lf_entries`.
+
+mod block;
+mod change;
+mod dealloc;
+mod exhash;
+mod grow;
+mod hash;
+mod linear;
+mod plan;
+mod readdir;
+mod split;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use change::{add, prepare_change, remove, replace};
+pub use dealloc::free_leaves;
+pub use linear::init;
+pub use plan::plan_add;
+pub use readdir::list;
 
 use crate::error::Result;
 use crate::format::DirentType;
+use crate::format::checksum::dir_hash;
+use crate::format::directory::NAME_MAX;
 use crate::ids::Inum;
 use crate::inode::{Inode, Volume};
-use crate::journal::Transaction;
-use crate::rgrp::Space;
 
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +57,6 @@ pub struct Entry {
     pub inum: Inum,
     /// Its type.
     pub kind: DirentType,
-}
-
-/// Looks a name up; `None` when it is not there.
-pub fn lookup(_vol: &Volume, _dir: &Inode, _name: &[u8]) -> Result<Option<Entry>> {
-    unimplemented!()
 }
 
 /// What adding a name costs at most, found out before the transaction. All blocks that the change will look at are cached
@@ -31,37 +69,13 @@ pub struct AddPlan {
     pub log: u32,
 }
 
-/// Plans `add`. `TooBig` when the directory is full, `NameTooLong` above 255 bytes, `NotFound` when the directory was removed
-/// (nlink 0). Does not look whether the name exists.
-pub fn plan_add(_vol: &Volume, _dir: &Inode, _name: &[u8]) -> Result<AddPlan> {
-    unimplemented!()
-}
-
-/// Adds a name that is not there (ondisk.md 5.6); entries, times and, for a directory, the parent's nlink +1. Writes the
-/// dinode back.
-pub fn add(_vol: &Volume, _tx: &mut Transaction<'_>, _space: &mut Space<'_>, _dir: &mut Inode, _name: &[u8], _to: Entry, _rahead: bool) -> Result<()> {
-    unimplemented!()
-}
-
 /// Metadata blocks that `remove` or `replace` of one name may log: entry block (and its predecessor) and dinode.
 pub const CHANGE_LOG_BLOCKS: u32 = 3;
 
-/// Removes a name (ondisk.md 5.7): entries, times, nlink -1 for a directory. `NotFound` when it is not there.
-pub fn remove(_vol: &Volume, _tx: &mut Transaction<'_>, _dir: &mut Inode, _name: &[u8]) -> Result<Entry> {
-    unimplemented!()
-}
-
-/// Points an existing name (also `..`) at another inode: in place; times; nlink by the change of type.
-pub fn replace(_vol: &Volume, _tx: &mut Transaction<'_>, _dir: &mut Inode, _name: &[u8], _to: Entry) -> Result<Entry> {
-    unimplemented!()
-}
-
-/// Reads the blocks that a later `remove`/`replace` of this name will touch, so that it waits for nothing.
-pub fn prepare_change(_vol: &Volume, _dir: &Inode, _name: &[u8]) -> Result<()> {
-    unimplemented!()
-}
-
-/// Position in a directory: 0 is the start; stable while the entry lives.
+/// Position in a directory: 0 is the start; stable while the entry lives, never negative as an `i64`.
+///
+/// It is made of the name alone (its hash and a second hash of it), so it survives whatever happens to other entries: leaf
+/// splits, the conversion of a linear directory, removals.
 pub type Cookie = u64;
 
 /// One entry of a listing.
@@ -75,19 +89,13 @@ pub struct Listed<'a> {
     pub next: Cookie,
 }
 
-/// Lists from `from` on, `.` and `..` included, until `each` says false or the end. Checks entry counts as the kernel does.
-pub fn list(_vol: &Volume, _dir: &Inode, _from: Cookie, _each: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<()> {
-    unimplemented!()
-}
-
-/// Writes `.` and `..` into a new directory's dinode block and sets size, entries, payload_format in `dinode` fields of the
-/// block (the incore `dinode` is passed and updated too).
-pub fn init(_block: &mut [u8], _dinode: &mut crate::format::Dinode, _own: Inum, _parent: Inum) {
-    unimplemented!()
-}
-
-/// Frees the leaves of a removed directory (ondisk.md 5.7), restartable; afterwards it is a plain file whose tree
-/// `file::free_tree` frees.
-pub fn free_leaves(_vol: &Volume, _dir: &mut Inode) -> Result<()> {
-    unimplemented!()
+/// Looks a name up; `None` when it is not there (also for names that cannot exist: empty or above 255 bytes).
+pub fn lookup(vol: &Volume, dir: &Inode, name: &[u8]) -> Result<Option<Entry>> {
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Ok(None);
+    }
+    let hash = dir_hash(name);
+    let place =
+        if exhash::is_exhash(dir) { exhash::find(vol, dir, hash, name)? } else { linear::find(vol, dir, hash, name)? };
+    place.map(|p| p.entry()).transpose()
 }

@@ -1,123 +1,68 @@
-//! Chapter 8: where a file's bytes are. (API skeleton)
+//! Chapter 8: where a file's bytes are.
+//!
+//! Contents up to bs-232 bytes lie in the dinode (*stuffed*, `stuffed.rs`). Larger ones hang from a tree of pointer blocks
+//! (ondisk.md 4.4): `metapath.rs` is its arithmetic, `map.rs` reads it, `grow.rs` lets it grow, `piece.rs` and `punch.rs` let
+//! it shrink, `allocate.rs` fills it ahead of time. `data.rs` moves bytes, `io.rs` is what read(2) and write(2) call.
+//!
+//! # A change
+//!
+//! Every change goes: read what it will touch, set space aside (`rgrps.reserve`, which says "no space" or never), ask for log
+//! room (`journal.begin`), change blocks, write the dinode back, commit. `change` is the frame of it. A failure before
+//! anything was changed leaves the inode as it was; after that the transaction is dropped and the mount withdraws.
+//!
+//! # Invariants
+//!
+//! - Pointers, bitmap, di_blocks and counters of one allocation or one freeing are in one transaction.
+//! - Newly allocated data is on the device before its transaction commits (`data=ordered`, and always for unstuffing).
+//! - Bytes between the size and the end of its block are zero.
+//! - An address from the disk is used only when an rgrp owns it.
 
-use crate::cache::Buffer;
+mod allocate;
+mod data;
+mod grow;
+mod io;
+mod jdata;
+mod map;
+pub(crate) mod metapath;
+pub(crate) mod piece;
+mod punch;
+mod stuffed;
+
+pub use allocate::{allocate, zero_range};
+pub use data::journaled_block;
+pub use grow::{GrowCost, grow_cost, map_for_write, unstuff};
+pub use io::{Seek, fdatasync, fsync, read, seek, write, write_cost};
+pub use jdata::set_jdata;
+pub use map::{Extent, map};
+pub use punch::{free_tree, punch, resume_truncate, truncate};
+pub use stuffed::put as put_stuffed;
+
 use crate::error::Result;
-use crate::ids::{BatchId, BlockAddr, FileBlock};
+use crate::ids::BatchId;
 use crate::inode::{Inode, Volume};
-use crate::journal::Transaction;
-use crate::rgrp::Space;
-use std::sync::Arc;
+use crate::journal::{Reserve, Transaction};
 
-/// A run of file blocks that is contiguous on the device, or a hole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// First block on the device; `None` for a hole.
-    pub start: Option<BlockAddr>,
-    /// Length in blocks, at least 1.
-    pub len: u64,
-}
+/// The largest size a file can have.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
 
-/// The extent that starts at file block `from` (height ≥ 1), at most `max` blocks long. Pointers are checked against the
-/// rgrps: one that no file can own is corruption. Blocks beyond the tree are a hole.
-pub fn map(_vol: &Volume, _inode: &Inode, _from: FileBlock, _max: u64) -> Result<Extent> {
-    unimplemented!()
-}
-
-/// What growing costs at most: for mapping `blocks` file blocks from `from` for writing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GrowCost {
-    /// Blocks to allocate (data and indirect, unstuffing included).
-    pub alloc: u32,
-    /// Metadata blocks to log besides what `Space::log_blocks` counts: dinode, new and changed indirect blocks.
-    pub log: u32,
-}
-
-/// The cost of mapping `blocks` blocks from `from` for writing (exact or an upper bound; counts holes that are there now).
-/// `metadata`: the data blocks themselves carry a header (directory tables): they are then also counted in `log`.
-pub fn grow_cost(_vol: &Volume, _inode: &Inode, _from: FileBlock, _blocks: u64, _metadata: bool) -> Result<GrowCost> {
-    unimplemented!()
-}
-
-/// Maps one file block for writing inside a transaction, allocating what is missing (height, indirect blocks, the block);
-/// reads nothing that `grow_cost` has not read. Unstuffs first when the inode is stuffed. Updates di_blocks, goals, height in
-/// `inode.dinode` (the caller calls `write_back`). Returns the extent, at most `max` long, and whether it is newly allocated
-/// (all of it or nothing of it).
-pub fn map_for_write(_vol: &Volume, _tx: &mut Transaction<'_>, _space: &mut Space<'_>, _inode: &mut Inode, _at: FileBlock, _max: u64) -> Result<(BlockAddr, u64, bool)> {
-    unimplemented!()
-}
-
-/// Height 0 → 1 (ondisk.md 4.5). For directories the data block gets a JD header and carries bs-24 bytes.
-pub fn unstuff(_vol: &Volume, _tx: &mut Transaction<'_>, _space: &mut Space<'_>, _inode: &mut Inode) -> Result<()> {
-    unimplemented!()
-}
-
-/// Reads up to `buf.len()` bytes from `offset`; short at the end of the file, holes are zeros.
-pub fn read(_vol: &Volume, _inode: &Inode, _offset: u64, _buf: &mut [u8]) -> Result<usize> {
-    unimplemented!()
-}
-
-/// Writes all of `bytes` at `offset` (unstuffing, allocating, growing the size), in as many transactions as log and rgrps
-/// demand; sets mtime and ctime. On NoSpace after some bytes were written: their number; before any: the error.
-/// Returns bytes written and the batch that makes them reachable (for O_SYNC).
-pub fn write(_vol: &Volume, _inode: &mut Inode, _offset: u64, _bytes: &[u8]) -> Result<(usize, BatchId)> {
-    unimplemented!()
-}
-
-/// Sets the size (ondisk.md 4.6), shrinking in many transactions (TRUNC_IN_PROG) or growing; sets mtime and ctime.
-pub fn truncate(_vol: &Volume, _inode: &mut Inode, _size: u64) -> Result<()> {
-    unimplemented!()
-}
-
-/// Finishes a truncate that was interrupted (TRUNC_IN_PROG set).
-pub fn resume_truncate(_vol: &Volume, _inode: &mut Inode) -> Result<()> {
-    unimplemented!()
-}
-
-/// Punches a hole: [offset, offset+len), size unchanged.
-pub fn punch(_vol: &Volume, _inode: &mut Inode, _offset: u64, _len: u64) -> Result<()> {
-    unimplemented!()
-}
-
-/// fallocate(2), default mode or KEEP_SIZE: allocates and zeroes. `NotSupported` on JDATA files.
-pub fn allocate(_vol: &Volume, _inode: &mut Inode, _offset: u64, _len: u64, _keep_size: bool) -> Result<()> {
-    unimplemented!()
-}
-
-/// fallocate ZERO_RANGE.
-pub fn zero_range(_vol: &Volume, _inode: &mut Inode, _offset: u64, _len: u64, _keep_size: bool) -> Result<()> {
-    unimplemented!()
-}
-
-/// What lseek(2) looks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seek {
-    /// SEEK_DATA.
-    Data,
-    /// SEEK_HOLE.
-    Hole,
-}
-
-/// The next data or hole at or after `offset`; `NoSuchRegion` beyond the end.
-pub fn seek(_vol: &Volume, _inode: &Inode, _offset: u64, _what: Seek) -> Result<u64> {
-    unimplemented!()
-}
-
-/// Makes the file's data and inode durable (fsync; with `data_only` times may lag).
-pub fn fsync(_vol: &Volume, _inode: &Inode) -> Result<()> {
-    unimplemented!()
-}
-
-/// Switches JDATA on or off (chattr +j/-j): flushes log and data first.
-pub fn set_jdata(_vol: &Volume, _inode: &mut Inode, _on: bool) -> Result<()> {
-    unimplemented!()
-}
-
-/// Frees the whole tree of an UNLINKED inode (final delete); height becomes 0. Restartable.
-pub fn free_tree(_vol: &Volume, _inode: &mut Inode) -> Result<()> {
-    unimplemented!()
-}
-
-/// The buffer of a mapped block of a journaled file or of a directory's table.
-pub fn journaled_block(_vol: &Volume, _inode: &Inode, _addr: BlockAddr) -> Result<Arc<Buffer>> {
-    unimplemented!()
+/// One transaction that changes an inode: `f` changes it, then its dinode is written back. When `f` fails the inode in memory
+/// is as before; if it had changed a block by then, the mount withdraws.
+pub(crate) fn change<R>(
+    vol: &Volume,
+    inode: &mut Inode,
+    reserve: Reserve,
+    f: impl FnOnce(&mut Transaction<'_>, &mut Inode) -> Result<R>,
+) -> Result<(R, BatchId)> {
+    // Its buffer is read before the transaction, in which nothing should be able to fail.
+    inode.buffer(vol)?;
+    let before = inode.dinode;
+    let mut tx = vol.journal.begin(reserve)?;
+    let result = f(&mut tx, inode).and_then(|r| inode.write_back(vol, &mut tx).map(|()| r));
+    match result {
+        Ok(r) => Ok((r, tx.commit())),
+        Err(e) => {
+            inode.dinode = before;
+            Err(e)
+        }
+    }
 }

@@ -32,7 +32,6 @@ pub use xattr::SetMode;
 use crate::error::{Error, Result};
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{InodeExclusive, InodeShared, Volume};
-use crate::journal::FlushReason;
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
@@ -109,6 +108,11 @@ impl Fs {
         u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX)
     }
 
+    /// The quotas, when the mount counts them.
+    pub fn quota(&self) -> Option<&Arc<Quota>> {
+        self.quota.as_ref()
+    }
+
     /// What df shows.
     pub fn space(&self) -> Space {
         let (total, free, dinodes) = self.statfs.totals();
@@ -121,9 +125,7 @@ impl Fs {
         if self.is_read_only() {
             return Ok(());
         }
-        self.vol.cache.data().write_all()?;
-        self.vol.journal.flush(FlushReason::Sync)?;
-        Ok(())
+        self.vol.journal.sync()
     }
 
     /// Moves pending statfs and quota changes into the master files; called by the mount's timer and at unmount.
@@ -168,6 +170,10 @@ impl Fs {
     }
 
     fn delete_unused(&self, inum: Inum) -> Result<()> {
+        // It stays an orphan, which the next read-write mount deletes.
+        if self.is_read_only() {
+            return Ok(());
+        }
         let inode = match self.vol.exclusive(inum) {
             Ok(inode) => inode,
             // Deleted already, and the block lives again.

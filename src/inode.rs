@@ -1,16 +1,40 @@
-//! Chapter 7: the inode in memory. (API skeleton)
+//! Chapter 7: the inode in memory.
+//!
+//! An [`Inode`] is the dinode's header and what this node knows besides. It lives inside its glock and is reached through a
+//! holder only: `shared` to look, `exclusive` to change. Its `dinode` field is the truth while the lock is held; a change ends
+//! with [`Inode::write_back`] in the same transaction, so that the dinode's buffer always agrees when the holder is dropped and
+//! the object may be forgotten at any time.
+//!
+//! What follows the header in the dinode's block (stuffed data, entries, pointers) is edited in the buffer directly.
+//!
+//! # A life
+//!
+//! `create.rs` makes it, in the transaction that also gives it a name. `lifetime.rs` ends it: the last name goes and the bitmap
+//! says UNLINKED; when nobody has it open, `delete` frees leaves, attributes, tree and dinode in as many transactions as that
+//! takes. After a crash, `reclaim` finds what was left UNLINKED and deletes it from the start: every step tolerates that part
+//! of its work is done (ondisk.md 9.3).
 
-use crate::cache::{Buffer, Cache};
-use crate::clock::{Clock, Timestamp};
-use crate::error::Result;
-use crate::format::{DiFlags, Dinode};
-use crate::glock::{ExclusiveHolder, Glock, GlockTable, LockManager, Protected, SharedHolder};
-use crate::ids::{BlockAddr, BlockSize, Inum, Jid, LockName};
-use crate::journal::{Journal, Transaction};
-use crate::rgrp::{Owner, Reservation, Rgrps, Space};
+mod attrs;
+mod create;
+mod lifetime;
+mod lookup;
+mod protect;
+mod read;
+
+pub use create::Birth;
+pub use read::check_dinode;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::format::Dinode;
+use crate::glock::{ExclusiveHolder, Glock, GlockTable, SharedHolder};
+use crate::ids::{BlockSize, Inum, Jid};
+use crate::journal::Journal;
+use crate::rgrp::{Reservation, Rgrps};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-/// What chapters 7 to 12 work on: one mounted volume. Made by `mount.rs`.
+/// What chapters 7 to 12 work on: one mounted volume. Made by `volume.rs`.
 pub struct Volume {
     /// Block size.
     pub bs: BlockSize,
@@ -68,123 +92,8 @@ pub struct Inode {
     pub dinode: Dinode,
     /// Blocks set aside for it.
     pub resv: Reservation,
+    /// Batch of the last change, for fsync.
+    last_batch: AtomicU64,
+    /// Batch of the last change that was not of the times alone, for fdatasync.
+    data_batch: AtomicU64,
 }
-
-/// What a new inode is born with.
-#[derive(Clone, Copy, Debug)]
-pub struct Birth {
-    /// Type and permissions.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Device numbers.
-    pub rdev: (u32, u32),
-    /// Flags (JDATA for directories is added).
-    pub flags: DiFlags,
-    /// Allocation goal of the parent's dinode.
-    pub now: Timestamp,
-}
-
-impl Volume {
-    /// The glock of the inode at this address.
-    pub fn inode(&self, _addr: BlockAddr) -> InodeLock {
-        unimplemented!()
-    }
-    /// The inode, shared; `Stale` when `inum.formal` is another life.
-    pub fn shared(&self, _inum: Inum) -> Result<InodeShared> {
-        unimplemented!()
-    }
-    /// The inode, exclusive; finishes a truncate that a crash interrupted (TRUNC_IN_PROG) first.
-    pub fn exclusive(&self, _inum: Inum) -> Result<InodeExclusive> {
-        unimplemented!()
-    }
-    /// Several inodes exclusive, in lock order (ascending address, each once), returned in the order asked for.
-    /// The same inode twice gives one holder: the second is `None`.
-    pub fn exclusive_many(&self, _inums: &[Inum]) -> Result<Vec<Option<InodeExclusive>>> {
-        unimplemented!()
-    }
-    /// Makes a dinode in a transaction: allocates it from `space`, writes it (directories get `.` and `..` of `parent`), takes
-    /// its lock exclusively with the object inside. `with_ea`: also tries to allocate the adjacent EA block (its address is
-    /// returned; the xattr chapter initialises it).
-    pub fn create(&self, _tx: &mut Transaction<'_>, _space: &mut Space<'_>, _birth: &Birth, _parent: Inum, _with_ea: bool) -> Result<(InodeExclusive, Option<BlockAddr>)> {
-        unimplemented!()
-    }
-    /// Marks an inode that lost its last name: nlink 0, bitmap UNLINKED, ctime; in the caller's transaction.
-    pub fn unlinked(&self, _tx: &mut Transaction<'_>, _inode: &mut Inode, _free: &mut crate::rgrp::FreeSpace<'_>) -> Result<()> {
-        unimplemented!()
-    }
-    /// Final delete of an UNLINKED inode that nobody uses (ondisk.md 4.7, 9.3): in many transactions, restartable.
-    pub fn delete(&self, _inode: InodeExclusive) -> Result<()> {
-        unimplemented!()
-    }
-    /// The reclaimer: deletes every UNLINKED inode of an rgrp for which `unused(addr)`; counts them.
-    pub fn reclaim(&self, _rgrp_index: usize, _unused: &dyn Fn(BlockAddr) -> bool) -> Result<u64> {
-        unimplemented!()
-    }
-}
-
-impl Inode {
-    /// The lock that covers the inode's blocks.
-    pub fn lock_name(&self) -> LockName {
-        LockName::inode(self.inum.addr)
-    }
-    /// The dinode's buffer.
-    pub fn buffer(&self, _vol: &Volume) -> Result<Arc<Buffer>> {
-        unimplemented!()
-    }
-    /// Puts `self.dinode` into the buffer, in the transaction (one block).
-    pub fn write_back(&self, _vol: &Volume, _tx: &mut Transaction<'_>) -> Result<()> {
-        unimplemented!()
-    }
-    /// Flags.
-    pub fn flags(&self) -> DiFlags {
-        self.dinode.flags()
-    }
-    /// True for a directory.
-    pub fn is_dir(&self) -> bool {
-        self.dinode.mode.get() & 0o170000 == 0o040000
-    }
-    /// True for a regular file.
-    pub fn is_regular(&self) -> bool {
-        self.dinode.mode.get() & 0o170000 == 0o100000
-    }
-    /// True when the contents lie in the dinode (height 0).
-    pub fn is_stuffed(&self) -> bool {
-        self.dinode.height.get() == 0
-    }
-    /// True when file data goes through the journal (JDATA regular files; directories' tables always).
-    pub fn is_jdata(&self) -> bool {
-        self.flags().has(DiFlags::JDATA)
-    }
-    /// Whom its blocks are charged to; `None` for system files.
-    pub fn owner(&self) -> Option<Owner> {
-        unimplemented!()
-    }
-    /// Allocation goal: `goal_meta`, or its own address where that is out of range.
-    pub fn goal(&self, _vol: &Volume) -> BlockAddr {
-        unimplemented!()
-    }
-}
-
-impl Protected for Inode {
-    type Context = Volume;
-    fn instantiate(_name: LockName, _cx: &Volume) -> Result<Self> {
-        unimplemented!()
-    }
-    fn sync(_name: LockName, _object: &mut Self, _cx: &Volume) -> Result<()> {
-        unimplemented!()
-    }
-    fn invalidate(_name: LockName, _cx: &Volume) {
-        unimplemented!()
-    }
-}
-
-/// Checks a dinode block as the kernel does when it reads one (ondisk.md 4.1).
-pub fn check_dinode(_block: &[u8], _at: BlockAddr, _bs: BlockSize) -> Result<Dinode> {
-    unimplemented!()
-}
-
-#[allow(dead_code)]
-fn _manager(_: Arc<dyn LockManager>) {}

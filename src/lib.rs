@@ -41,3 +41,6 @@ pub mod fuse;
 
 #[cfg(feature = "mount")]
 pub mod mount;
+
+#[cfg(feature = "mount")]
+pub mod cli;

@@ -1,13 +1,58 @@
-//! Chapter 6: resource groups. (API skeleton)
+//! Chapter 6: resource groups, where free blocks come from (ondisk.md 3).
+//!
+//! An allocation is promised before it is made: [`Rgrps::reserve`] locks an rgrp (several, if need be), counts what may be
+//! used, and hands out a [`Space`]. Whatever is then taken from the space, inside a transaction, cannot fail for want of
+//! space. "No space" is said by `reserve` or never.
+//!
+//! **Reuse.** A block freed in a batch is not handed out before that batch is durable: replaying an older log could otherwise
+//! write the old contents over the new. [`claims`] remembers such blocks; the bitmap on the disk shows them free.
+//!
+//! **Reservations.** A file that grows gets a run of blocks set aside in memory, so that files written at the same time do
+//! not cut each other up. They are a wish: when space is short they are taken away.
+//!
+//! `group` is the object inside the glock, `bitmap` searches, `plan` chooses the blocks a promise is kept with, `place` the
+//! rgrps that are tried, `reserve` conducts. `alloc` and `free` make the changes, in the caller's transaction, and have the
+//! [`Ledger`] count them; `lvb` tells other nodes.
+//!
+//! Invariants: the header counts the bitmap (checked when it is read; `Corrupt` otherwise). A promise names its blocks, and
+//! the rgrp is locked until it is kept or given up. Of every change, either all is in the transaction or nothing is.
+//!
+//! Lock order: rgrps ascending; after inodes, before the transaction.
+
+mod alloc;
+mod bitmap;
+mod claims;
+mod free;
+mod group;
+mod index;
+mod lvb;
+mod place;
+mod plan;
+mod protect;
+mod reserve;
+mod set;
+mod trim;
+
+#[cfg(test)]
+mod tests;
+
+pub use alloc::Space;
+pub use claims::Reservation;
+pub use free::FreeSpace;
+pub use group::Rgrp;
+pub use set::FreeSet;
 
 use crate::cache::Cache;
-use crate::error::Result;
+use crate::error::{CorruptKind, Error, Result};
 use crate::format::StatfsChange;
 use crate::format::rgrp::RgrpExtent;
-use crate::glock::LockManager;
-use crate::ids::{BlkState, BlockAddr, Inum, Jid};
+use crate::glock::{Glock, GlockTable, LockManager};
+use crate::ids::{BlkState, BlockAddr, Jid};
 use crate::journal::{Journal, Transaction};
-use std::sync::Arc;
+use claims::Claims;
+use index::Index;
+use protect::RgrpContext;
+use std::sync::{Arc, OnceLock};
 
 /// Whose blocks are charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +71,6 @@ pub trait Ledger: Send + Sync {
     fn charge(&self, tx: &mut Transaction<'_>, delta: StatfsChange, owner: Option<Owner>) -> Result<()>;
 }
 
-/// Blocks set aside in memory for one inode, so that it grows in one piece. Owned by the incore inode.
-#[derive(Debug, Default)]
-pub struct Reservation {}
-
 /// What an operation wants to allocate.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {
@@ -43,123 +84,118 @@ pub struct Want {
     pub spread: bool,
 }
 
+/// Deletes unlinked inodes of the rgrp with this index; true when any went.
+type Reclaimer = Box<dyn Fn(usize) -> bool + Send + Sync>;
+
+/// Rgrps whose bitmaps stay in memory when nobody uses them.
+const KEPT: usize = 512;
+
 /// All resource groups of a volume.
-pub struct Rgrps {}
+pub struct Rgrps {
+    ledger: Arc<dyn Ledger>,
+    cx: Arc<RgrpContext>,
+    table: GlockTable<Rgrp>,
+    jid: Jid,
+    njournals: u32,
+    /// Freed blocks are discarded once they may be used again.
+    discard: bool,
+    /// Other nodes may want our locks.
+    shared: bool,
+    reclaimer: OnceLock<Reclaimer>,
+}
 
 impl Rgrps {
     /// Takes the checked rindex. `njournals` and `jid` say which rgrps this node prefers.
-    pub fn new(_cache: Arc<Cache>, _journal: Arc<Journal>, _manager: Arc<dyn LockManager>, _ledger: Arc<dyn Ledger>, _extents: Vec<RgrpExtent>, _jid: Jid, _njournals: u32, _discard: bool) -> Result<Arc<Self>> {
-        unimplemented!()
+    #[allow(clippy::too_many_arguments, reason = "the parts of a volume meet here once")]
+    pub fn new(
+        cache: Arc<Cache>,
+        journal: Arc<Journal>,
+        manager: Arc<dyn LockManager>,
+        ledger: Arc<dyn Ledger>,
+        extents: Vec<RgrpExtent>,
+        jid: Jid,
+        njournals: u32,
+        discard: bool,
+    ) -> Result<Arc<Self>> {
+        let index = Index::new(extents);
+        let claims = (0..index.len()).map(|n| Arc::new(Claims::new(n))).collect();
+        let cx = Arc::new(RgrpContext { cache, journal, index, claims });
+        let shared = manager.is_shared();
+        let table = GlockTable::new(manager, KEPT);
+        table.set_context(&cx);
+        let (njournals, reclaimer) = (njournals.max(1), OnceLock::new());
+        Ok(Arc::new(Self { ledger, cx, table, jid, njournals, discard, shared, reclaimer }))
     }
+
     /// Number of rgrps.
     pub fn len(&self) -> usize {
-        unimplemented!()
+        self.cx.index.len()
     }
+
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
     /// Where they lie, ascending.
     pub fn extents(&self) -> Vec<RgrpExtent> {
-        unimplemented!()
+        self.cx.index.all().to_vec()
     }
+
     /// True when the block is some rgrp's data block (what a pointer may point to).
-    pub fn owns(&self, _block: BlockAddr) -> bool {
-        unimplemented!()
+    pub fn owns(&self, block: BlockAddr) -> bool {
+        self.cx.index.of(block).is_some()
     }
-    /// Sets space aside before a transaction: rgrp locks are held and the blocks are there. "No space" is said here or never;
-    /// before it is said, the log is flushed (blocks freed in uncommitted batches) and unlinked inodes are asked for through
-    /// `set_reclaimer`. May give fewer than `want.blocks` but never fewer than `want.min`.
-    pub fn reserve(&self, _want: Want, _resv: &mut Reservation) -> Result<Space<'_>> {
-        unimplemented!()
+
+    /// The locks, for dumps.
+    pub fn locks(&self) -> &GlockTable<Rgrp> {
+        &self.table
     }
+
+    fn glock(&self, n: usize) -> Arc<Glock<Rgrp>> {
+        self.table.get(self.cx.index.lock_name(n))
+    }
+
     /// Locks the rgrp of `block` for freeing.
-    pub fn lock_for_free(&self, _block: BlockAddr) -> Result<FreeSpace<'_>> {
-        unimplemented!()
+    pub fn lock_for_free(&self, block: BlockAddr) -> Result<FreeSpace<'_>> {
+        let n = self.cx.index.must_own(block)?;
+        let mut group = self.glock(n).exclusive()?;
+        self.available(&mut group)?;
+        Ok(FreeSpace::new(self, group))
     }
-    /// State of a block in the bitmap.
-    pub fn state(&self, _block: BlockAddr) -> Result<BlkState> {
-        unimplemented!()
+
+    /// State of a block in the bitmap. Not to be asked while the same thread holds the rgrp: see `FreeSpace::state`.
+    pub fn state(&self, block: BlockAddr) -> Result<BlkState> {
+        let n = self.cx.index.must_own(block)?;
+        let group = self.glock(n).shared()?;
+        group.state(block).ok_or_else(|| Error::corrupt(block, CorruptKind::Pointer(block.get())))
     }
+
     /// All blocks in this state in the rgrp with this index.
-    pub fn find(&self, _index: usize, _state: BlkState) -> Result<Vec<BlockAddr>> {
-        unimplemented!()
+    pub fn find(&self, index: usize, state: BlkState) -> Result<Vec<BlockAddr>> {
+        let group = self.glock(index).shared()?;
+        let mut found = Vec::new();
+        if state == BlkState::Unlinked && group.unlinked() == 0 {
+            return Ok(found);
+        }
+        let mut from = 0;
+        while let Some(at) = group.find(from, group.extent().data, state) {
+            found.push(group.extent().block_at(at));
+            from = at + 1;
+        }
+        Ok(found)
     }
-    /// Called when space is short: deletes unlinked inodes of the rgrp with this index, says whether any went.
-    pub fn set_reclaimer(&self, _reclaim: Box<dyn Fn(usize) -> bool + Send + Sync>) {
-        unimplemented!()
-    }
-    /// FITRIM: discards free extents of at least `min_blocks` within [start, end) blocks; returns blocks discarded.
-    pub fn trim(&self, _start: u64, _end: u64, _min_blocks: u64) -> Result<u64> {
-        unimplemented!()
-    }
-    /// Gives back an inode's reservation.
-    pub fn release(&self, _resv: &mut Reservation) {
-        unimplemented!()
-    }
-}
 
-/// Space that is held: allocation through it cannot fail for lack of space.
-pub struct Space<'r> {
-    _r: std::marker::PhantomData<&'r ()>,
-}
+    /// Called when space is short: deletes unlinked inodes of the rgrp with this index, says whether any went. The first one
+    /// set counts.
+    pub fn set_reclaimer(&self, reclaim: Box<dyn Fn(usize) -> bool + Send + Sync>) {
+        if self.reclaimer.set(reclaim).is_err() {
+            tracing::debug!("a reclaimer was set already");
+        }
+    }
 
-impl Space<'_> {
-    /// No space: for operations that found they need none.
-    pub fn empty() -> Self {
-        unimplemented!()
-    }
-    /// Blocks that are promised.
-    pub fn blocks(&self) -> u32 {
-        unimplemented!()
-    }
-    /// Metadata blocks that allocating all of it may add to a transaction, the ledger's included.
-    pub fn log_blocks(&self) -> u32 {
-        unimplemented!()
-    }
-    /// Allocates up to `want` contiguous blocks (at least one), preferably at `goal` (or the reservation): FREE → USED.
-    /// Takes from the promise; asking beyond it is a bug (panics).
-    pub fn alloc(&mut self, _tx: &mut Transaction<'_>, _want: u32, _goal: Option<BlockAddr>, _owner: Option<Owner>) -> Result<(BlockAddr, u32)> {
-        unimplemented!()
-    }
-    /// Allocates a dinode: FREE → DINODE; the formal number is the rgrp's generation.
-    pub fn alloc_dinode(&mut self, _tx: &mut Transaction<'_>, _owner: Option<Owner>) -> Result<Inum> {
-        unimplemented!()
-    }
-    /// Allocates a dinode and, if it can be had, the block right after it (for its EA block; state USED).
-    pub fn alloc_dinode_with_ea(&mut self, _tx: &mut Transaction<'_>, _owner: Option<Owner>) -> Result<(Inum, Option<BlockAddr>)> {
-        unimplemented!()
-    }
-}
-
-/// A locked rgrp, for freeing.
-pub struct FreeSpace<'r> {
-    _r: std::marker::PhantomData<&'r ()>,
-}
-
-impl FreeSpace<'_> {
-    /// True when the block is in this rgrp.
-    pub fn covers(&self, _block: BlockAddr) -> bool {
-        unimplemented!()
-    }
-    /// Metadata blocks that freeing up to `n` runs here may add to a transaction, the ledger's included.
-    pub fn log_blocks(&self, _n: u32) -> u32 {
-        unimplemented!()
-    }
-    /// USED → FREE for a run; calls `tx.forget` for it. A block that is not USED is corruption.
-    pub fn free(&mut self, _tx: &mut Transaction<'_>, _start: BlockAddr, _blocks: u32, _owner: Option<Owner>) -> Result<()> {
-        unimplemented!()
-    }
-    /// DINODE → UNLINKED.
-    pub fn unlink_dinode(&mut self, _tx: &mut Transaction<'_>, _addr: BlockAddr) -> Result<()> {
-        unimplemented!()
-    }
-    /// UNLINKED → DINODE is not a legal transition; UNLINKED → FREE, with `tx.forget`.
-    pub fn free_dinode(&mut self, _tx: &mut Transaction<'_>, _addr: BlockAddr, _owner: Option<Owner>) -> Result<()> {
-        unimplemented!()
-    }
-    /// State of a block of this rgrp.
-    pub fn state(&self, _block: BlockAddr) -> Result<BlkState> {
-        unimplemented!()
+    /// Gives back an inode's reservation: when nobody has it open for writing any more.
+    pub fn release(&self, resv: &mut Reservation) {
+        resv.clear();
     }
 }

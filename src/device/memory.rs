@@ -73,6 +73,21 @@ impl MemoryDevice {
     pub fn allocated(&self) -> u64 {
         self.extents.read().values().map(|e| (e.iter().flatten().count() * PAGE) as u64).sum()
     }
+    /// The parts that may hold something other than zero: (offset, length), in order and apart from each other.
+    pub fn allocated_ranges(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for (number, extent) in self.extents.read().iter() {
+            for i in extent.iter().enumerate().filter_map(|(i, page)| page.as_ref().map(|_| i)) {
+                let at = number * EXTENT + (i * PAGE) as u64;
+                let len = (PAGE as u64).min(self.size - at);
+                match ranges.last_mut() {
+                    Some((start, before)) if *start + *before == at => *before += len,
+                    _ => ranges.push((at, len)),
+                }
+            }
+        }
+        ranges
+    }
     /// Changes the size; what lies beyond a smaller one is gone.
     pub fn resize(&mut self, size: u64) {
         if size < self.size {
@@ -175,6 +190,9 @@ impl BlockDevice for MemoryDevice {
         check_write(self.size, self.alignment(), offset, len)?;
         // Whole pages go; the edges keep their bytes, as a discard may.
         let (first, last) = (offset.div_ceil(PAGE as u64), (offset + len) / PAGE as u64);
+        if first >= last {
+            return Ok(());
+        }
         let mut extents = self.extents.write();
         for (number, extent) in extents.range_mut(first / PAGES as u64..=last / PAGES as u64) {
             let start = number * PAGES as u64;
@@ -222,6 +240,7 @@ mod tests {
         disk.save(&path).expect("saved");
         let back = MemoryDevice::load(&path).expect("loaded");
         assert_eq!((back.size(), back.allocated()), (disk.size(), 8192));
+        assert_eq!(back.allocated_ranges(), [(1 << 20, 4096), (3 << 20, 1536)]);
         let mut block = [0; 512];
         back.read((3 << 20) + 1024, &mut block).expect("read");
         assert_eq!(block, [4; 512]);

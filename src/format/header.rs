@@ -128,6 +128,11 @@ impl MetaHeader {
     pub fn has_magic(block: &[u8]) -> bool {
         Self::view(block).magic.get() == MAGIC
     }
+    /// The type number found in `block`; 0 when it does not start with the magic.
+    pub fn view_kind(block: &[u8]) -> u32 {
+        let header = Self::view(block);
+        if header.magic.get() == MAGIC { header.kind.get() } else { 0 }
+    }
     /// Checks magic and type, the two things readers check.
     pub fn check(block: &[u8], at: BlockAddr, wanted: MetaType) -> Result<(), Corrupt> {
         let header = Self::view(block);

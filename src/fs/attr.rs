@@ -103,11 +103,7 @@ impl Fs {
     /// Changes attributes.
     pub fn setattr(&self, caller: &Caller, node: BlockAddr, set: &SetAttr) -> Result<Attr> {
         let mut inode = self.watch(self.exclusive(node))?;
-        let flags = inode.flags();
-        let only_write_back = set.ctime.is_some() && set.mode.is_none() && set.uid.is_none() && set.size.is_none();
-        if !only_write_back && (flags.has(DiFlags::IMMUTABLE) || flags.has(DiFlags::APPENDONLY)) {
-            return Err(Error::NotPermitted);
-        }
+        may_set(inode.flags(), set)?;
         if let Some(size) = set.size {
             self.resize(caller, &mut inode, size)?;
         }
@@ -226,11 +222,11 @@ impl Fs {
     }
 
     /// The inode was read: its access time follows, always (`strict`) or when it is not later than the last change or older
-    /// than a day (relatime). Nothing happens on read-only mounts and where the `A` flag forbids it.
-    pub fn touch(&self, node: BlockAddr, strict: bool) -> Result<()> {
+    /// than a day (relatime). Nothing happens on read-only mounts and where the `A` flag forbids it. True when it changed.
+    pub fn touch(&self, node: BlockAddr, strict: bool) -> Result<bool> {
         const DAY: i64 = 24 * 60 * 60;
         if self.is_read_only() {
-            return Ok(());
+            return Ok(false);
         }
         let due = |inode: &Inode, now: Timestamp| {
             let d = &inode.dinode;
@@ -239,13 +235,14 @@ impl Fs {
         };
         let now = self.vol.clock.now();
         if !due(&*self.shared(node)?, now) {
-            return Ok(());
+            return Ok(false);
         }
         let mut inode = self.exclusive(node)?;
         if !due(&inode, now) {
-            return Ok(());
+            return Ok(false);
         }
-        self.change_dinode(&mut inode, |d| d.set_atime(now))
+        self.change_dinode(&mut inode, |d| d.set_atime(now))?;
+        Ok(true)
     }
 
     /// A transaction that changes nothing but the dinode.
@@ -259,6 +256,20 @@ impl Fs {
     }
 }
 
+/// Immutable and append-only inodes keep their attributes; an append-only one may be touched.
+fn may_set(flags: DiFlags, set: &SetAttr) -> Result<()> {
+    let of_user = set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.size.is_some();
+    // The kernel's write-back cache brings the times of writes that were allowed: mtime and ctime, never atime.
+    if !of_user && set.ctime.is_some() && set.atime.is_none() {
+        return Ok(());
+    }
+    let touch = !of_user && set.atime == Some(SetTime::Now);
+    if flags.has(DiFlags::IMMUTABLE) || flags.has(DiFlags::APPENDONLY) && !touch {
+        return Err(Error::NotPermitted);
+    }
+    Ok(())
+}
+
 /// A mode without setuid, and without setgid where the group may execute (there setgid without execution meant mandatory
 /// locking).
 pub(super) fn without_privileges(mode: u32) -> u32 {
@@ -266,10 +277,23 @@ pub(super) fn without_privileges(mode: u32) -> u32 {
     if mode & 0o010 != 0 { mode & !S_ISGID } else { mode }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn protected_attributes() {
+        let (fixed, log) = (DiFlags(0).with(DiFlags::IMMUTABLE), DiFlags(0).with(DiFlags::APPENDONLY));
+        let now = Timestamp { sec: 1, nsec: 2 };
+        let written = SetAttr { mtime: Some(SetTime::At(now)), ctime: Some(now), ..SetAttr::default() };
+        let touch = SetAttr { atime: Some(SetTime::Now), ..written };
+        let set = SetAttr { atime: Some(SetTime::At(now)), ..written };
+        let group = SetAttr { gid: Some(1), ..written };
+        for (set, on_fixed, on_log) in [(written, true, true), (touch, false, true), (set, false, false), (group, false, false)] {
+            assert_eq!((may_set(fixed, &set).is_ok(), may_set(log, &set).is_ok()), (on_fixed, on_log));
+            assert!(may_set(DiFlags(0), &set).is_ok());
+        }
+    }
 
     #[test]
     fn privileges() {

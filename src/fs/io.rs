@@ -111,8 +111,12 @@ impl Fs {
         let end = offset.checked_add(len).filter(|&e| e <= i64::MAX as u64).ok_or(Error::TooBig)?;
         let keep = mode & KEEP_SIZE != 0;
         if mode & PUNCH_HOLE == 0 {
+            let blocks = self.vol.bs.blocks_for(end) - self.vol.bs.block_of(offset);
+            // What can never fit is refused before it has filled the disk.
+            if blocks.saturating_sub(inode.dinode.blocks.get()) > self.space().free {
+                return Err(Error::NoSpace);
+            }
             if let Some(owner) = inode.owner() {
-                let blocks = self.vol.bs.blocks_for(end) - self.vol.bs.block_of(offset);
                 self.check_quota(caller, owner, blocks)?;
             }
         }

@@ -55,17 +55,17 @@ impl Fs {
     fn do_make(&self, caller: &Caller, parent: BlockAddr, name: &[u8], what: &NewInode<'_>) -> Result<Attr> {
         check_name(name)?;
         let kind = DirentType::from_mode(what.mode()).ok_or(Error::Invalid)?;
+        let mut dir = self.exclusive(parent)?;
+        may_add(&dir)?;
+        if dir::lookup(&self.vol, &dir, name)?.is_some() {
+            return Err(Error::Exists);
+        }
         if let NewInode::Symlink(target) = what {
             match target.len() {
                 0 => return Err(Error::NotFound),
                 n if n >= self.vol.bs.stuffed_max() => return Err(Error::NameTooLong),
                 _ => {}
             }
-        }
-        let mut dir = self.exclusive(parent)?;
-        may_add(&dir)?;
-        if dir::lookup(&self.vol, &dir, name)?.is_some() {
-            return Err(Error::Exists);
         }
         if kind == DirentType::Dir && dir.dinode.nlink.get() == u32::MAX {
             return Err(Error::TooManyLinks);

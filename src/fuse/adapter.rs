@@ -1,27 +1,26 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
+use super::convert::{
+    Made, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_entry, set_time, timestamp,
+};
 use super::dispatch::Dispatcher;
-use super::errno::errno;
-use super::service::{Opened, Service};
-use crate::clock::Timestamp;
+use super::kernel::Kernel;
+use super::listing::Listing;
+use super::service::Service;
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
-use crate::format::DirentType;
-use crate::fs::{Attr, Caller, DirItem, NewInode, OpenHow, SetAttr, SetTime};
+use crate::fs::{Attr, Caller, NewInode, SetAttr};
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::OFlags;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// Largest request the kernel sends or asks for.
 pub(super) const MAX_IO: u32 = 1 << 20;
@@ -35,6 +34,7 @@ thread_local! {
 pub(super) struct Adapter {
     pub(super) service: Arc<Service>,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) kernel: Arc<Kernel>,
 }
 
 impl Adapter {
@@ -64,117 +64,6 @@ impl Adapter {
     }
 }
 
-fn fuse_errno(error: &Error) -> Errno {
-    Errno::from_i32(errno(error))
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), umask: 0 }
-}
-
-fn owned(name: &OsStr) -> Box<[u8]> {
-    name.as_bytes().into()
-}
-
-fn send_entry(service: &Service, reply: ReplyEntry, attr: &Attr) {
-    let policy = &service.policy;
-    let generation = Generation(attr.inum.formal.0);
-    reply.entry_with_ttls(&policy.attr_ttl, &policy.name_ttl, &file_attr(service, attr, true), generation);
-}
-
-/// `as_node`: the number is the kernel's name for the inode (1 for the root), not what stat(2) shows.
-fn file_attr(service: &Service, attr: &Attr, as_node: bool) -> FileAttr {
-    let ino = if as_node { service.node(attr.inum.addr) } else { attr.inum.addr.get() };
-    let ctime = system_time(attr.ctime);
-    FileAttr {
-        ino: INodeNo(ino),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: system_time(attr.atime),
-        mtime: system_time(attr.mtime),
-        ctime,
-        crtime: ctime,
-        kind: file_type(attr.kind),
-        perm: (attr.perm & 0o7777) as u16,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: encode_dev(attr.rdev),
-        blksize: service.fs.space_unit(),
-        flags: 0,
-    }
-}
-
-/// A device number as FUSE carries it: 12 bits of major, 20 of minor.
-fn encode_dev((major, minor): (u32, u32)) -> u32 {
-    minor & 0xff | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
-}
-
-fn decode_dev(dev: u32) -> (u32, u32) {
-    ((dev >> 8) & 0xfff, dev & 0xff | (dev >> 12) & 0xf_ff00)
-}
-
-fn file_type(kind: DirentType) -> FileType {
-    match kind {
-        DirentType::Fifo => FileType::NamedPipe,
-        DirentType::Chr => FileType::CharDevice,
-        DirentType::Dir => FileType::Directory,
-        DirentType::Blk => FileType::BlockDevice,
-        DirentType::Reg => FileType::RegularFile,
-        DirentType::Lnk => FileType::Symlink,
-        DirentType::Sock => FileType::Socket,
-    }
-}
-
-fn system_time(t: Timestamp) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(t.nsec));
-    let seconds = Duration::from_secs(t.sec.unsigned_abs());
-    let whole = if t.sec < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
-    // A time this far off is nonsense on the disk: show the epoch rather than fail the whole answer.
-    whole.and_then(|w| w.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
-}
-
-fn timestamp(t: SystemTime) -> Timestamp {
-    match t.duration_since(UNIX_EPOCH) {
-        Ok(d) => Timestamp { sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nsec: d.subsec_nanos() },
-        Err(before) => {
-            let d = before.duration();
-            let sec = -i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-            match d.subsec_nanos() {
-                0 => Timestamp { sec, nsec: 0 },
-                n => Timestamp { sec: sec.saturating_sub(1), nsec: 1_000_000_000 - n },
-            }
-        }
-    }
-}
-
-fn set_time(t: TimeOrNow) -> SetTime {
-    match t {
-        TimeOrNow::SpecificTime(at) => SetTime::At(timestamp(at)),
-        TimeOrNow::Now => SetTime::Now,
-    }
-}
-
-fn open_how(flags: i32) -> OpenHow {
-    let flags = OFlags::from_bits_retain(flags.cast_unsigned());
-    OpenHow {
-        write: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
-        append: flags.contains(OFlags::APPEND),
-        truncate: flags.contains(OFlags::TRUNC),
-    }
-}
-
-fn fopen_flags(opened: Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    if opened.direct {
-        flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-    }
-    if opened.keep_cache {
-        flags |= FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    flags
-}
-
 fn send_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
     match result {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
@@ -185,83 +74,14 @@ fn send_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
 }
 
 /// Runs `op` on this thread's read buffer and answers with what it put there.
-fn answer_read(service: &Service, reply: ReplyData, (node, offset, size): (u64, u64, u32)) {
+fn answer_read(service: &Service, reply: ReplyData, (node, offset, size, quietly): (u64, u64, u32, bool)) {
     READ_BUFFER.with_borrow_mut(|buf| {
         let len = buf.len().min(size as usize);
-        match service.read(node, offset, &mut buf[..len]) {
+        match service.read(node, offset, &mut buf[..len], quietly) {
             Ok(n) => reply.data(&buf[..n]),
             Err(e) => reply.error(fuse_errno(&e)),
         }
     });
-}
-
-/// A listing under way: the reply being filled.
-trait Listing: Send + 'static {
-    const PLUS: bool;
-    /// Adds an entry; false when it does not fit.
-    fn push(&mut self, service: &Service, item: &DirItem<'_>) -> bool;
-    fn done(self);
-    fn failed(self, error: &Error);
-}
-
-impl Listing for ReplyDirectory {
-    const PLUS: bool = false;
-    fn push(&mut self, service: &Service, item: &DirItem<'_>) -> bool {
-        let ino = INodeNo(service.node(item.entry.inum.addr));
-        !self.add(ino, item.next, file_type(item.entry.kind), OsStr::from_bytes(item.name))
-    }
-    fn done(self) {
-        self.ok();
-    }
-    fn failed(self, error: &Error) {
-        self.error(fuse_errno(error));
-    }
-}
-
-impl Listing for ReplyDirectoryPlus {
-    const PLUS: bool = true;
-    fn push(&mut self, service: &Service, item: &DirItem<'_>) -> bool {
-        let name = OsStr::from_bytes(item.name);
-        match &item.attr {
-            Some(attr) => {
-                let (a, generation) = (file_attr(service, attr, true), Generation(attr.inum.formal.0));
-                !self.add(a.ino, item.next, name, &service.policy.attr_ttl, &a, generation)
-            }
-            // Node 0: a name without a reference, as for `.` and `..`.
-            None => {
-                let a = nameless(service, item);
-                !self.add(INodeNo(0), item.next, name, &Duration::ZERO, &a, Generation(0))
-            }
-        }
-    }
-    fn done(self) {
-        self.ok();
-    }
-    fn failed(self, error: &Error) {
-        self.error(fuse_errno(error));
-    }
-}
-
-/// Attributes for an entry of which only number and type are shown.
-fn nameless(service: &Service, item: &DirItem<'_>) -> FileAttr {
-    let zero = UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(service.node(item.entry.inum.addr)),
-        size: 0,
-        blocks: 0,
-        atime: zero,
-        mtime: zero,
-        ctime: zero,
-        crtime: zero,
-        kind: file_type(item.entry.kind),
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
 }
 
 impl Adapter {
@@ -304,23 +124,6 @@ impl Adapter {
     fn serve_make(&self, req: &Request, umask: u32, parent: INodeNo, name: &OsStr, what: Made, reply: ReplyEntry) {
         let (who, name) = (Caller { umask, ..caller(req) }, owned(name));
         self.serve_entry(reply, move |s| s.make(&who, parent.0, &name, &what.as_new()));
-    }
-}
-
-/// A [`NewInode`] that owns what it needs.
-enum Made {
-    Dir(u32),
-    Symlink(Box<[u8]>),
-    Node(u32, u32),
-}
-
-impl Made {
-    fn as_new(&self) -> NewInode<'_> {
-        match self {
-            Self::Dir(mode) => NewInode::Dir(*mode),
-            Self::Symlink(target) => NewInode::Symlink(target),
-            Self::Node(mode, rdev) => NewInode::Node(*mode, decode_dev(*rdev)),
-        }
     }
 }
 
@@ -485,20 +288,43 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, how) = (caller(req), open_how(flags.0));
-        self.serve(reply, move |s| s.open(&who, ino.0, how), |_, reply, result| match result {
-            Ok(opened) => reply.opened(FileHandle(0), fopen_flags(opened)),
+        let (who, how, kernel) = (caller(req), open_how(flags.0), Arc::clone(&self.kernel));
+        let quietly = no_atime(flags.0);
+        self.serve(reply, move |s| s.open(&who, ino.0, how, quietly), move |_, reply, result| match result {
+            Ok(opened) => {
+                kernel.opened(ino.0, how.write);
+                if opened.touched {
+                    kernel.attributes_changed(ino.0);
+                }
+                reply.opened(FileHandle(0), fopen_flags(opened));
+            }
             Err(e) => reply.error(fuse_errno(&e)),
         });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.kernel.released(ino.0, open_how(flags.0).write);
+        reply.ok();
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
         let (who, name) = (Caller { umask, ..caller(req) }, owned(name));
         let make = move |s: &Service| s.make(&who, parent.0, &name, &NewInode::File(mode));
+        let kernel = Arc::clone(&self.kernel);
         self.serve(reply, make, move |service, reply, result| match result {
             Ok(attr) => {
                 let (a, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
                 let opened = service.opened(open_how(flags).write, false);
+                kernel.opened(a.ino.0, open_how(flags).write);
                 reply.created(&service.policy.name_ttl, &a, generation, FileHandle(0), fopen_flags(opened));
             }
             Err(e) => reply.error(fuse_errno(&e)),
@@ -512,16 +338,17 @@ impl Filesystem for Adapter {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let what = (ino.0, offset, size);
+        let quietly = no_atime(flags.0);
+        let what = (ino.0, offset, size, quietly);
         let service = &self.service;
         let mut reply = Some(reply);
         let done = READ_BUFFER.with_borrow_mut(|buf| {
             let len = buf.len().min(size as usize);
-            let result = self.dispatcher.here(|| service.read(ino.0, offset, &mut buf[..len]))?;
+            let result = self.dispatcher.here(|| service.read(ino.0, offset, &mut buf[..len], quietly))?;
             if let Some(reply) = reply.take() {
                 match result {
                     Ok(n) => reply.data(&buf[..n]),
@@ -640,9 +467,18 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        self.serve(reply, move |s| s.seek(ino.0, offset, whence), |_, reply, result| match result {
+        let send = |reply: ReplyLseek, result: Result<u64>| match result {
             Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
+        };
+        if !self.service.policy.writeback_cache || !self.kernel.is_written(ino.0) {
+            return self.serve(reply, move |s| s.seek(ino.0, offset, whence), move |_, reply, result| send(reply, result));
+        }
+        // The kernel asks us where data is while it still keeps some of it back: it would read as a hole, and cp would lose it.
+        let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
+        self.dispatcher.later(move || {
+            kernel.collect_writes(ino.0);
+            send(reply, service.seek(ino.0, offset, whence));
         });
     }
 }
@@ -657,40 +493,3 @@ fn send_attr(service: &Service, reply: ReplyAttr, result: Result<Attr>) {
     }
 }
 
-/// The answer "there is no such name, and you may remember that": an entry with node 0.
-fn no_inode() -> FileAttr {
-    let zero = UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: zero,
-        mtime: zero,
-        ctime: zero,
-        crtime: zero,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn device_numbers_and_times_survive() {
-        for dev in [(0, 0), (8, 1), (259, 70000), (4095, 0xf_ffff)] {
-            assert_eq!(decode_dev(encode_dev(dev)), dev);
-        }
-        for t in [(0, 0), (-1, 999_999_999), (-5, 0), (1 << 33, 1)] {
-            let t = Timestamp { sec: t.0, nsec: t.1 };
-            assert_eq!(timestamp(system_time(t)), t);
-        }
-    }
-}

@@ -16,6 +16,8 @@ pub struct Opened {
     pub direct: bool,
     /// What the page cache holds of the file is still good.
     pub keep_cache: bool,
+    /// The opening changed the access time.
+    pub touched: bool,
 }
 
 /// Answers requests. Nodes are the kernel's numbers: 1 for the root, otherwise the dinode's address.
@@ -103,27 +105,27 @@ impl Service {
         self.fs.link(caller, self.addr(node)?, self.addr(parent)?, name)
     }
 
-    /// OPEN.
-    pub fn open(&self, caller: &Caller, node: u64, how: OpenHow) -> Result<Opened> {
+    /// OPEN; `quietly`: O_NOATIME.
+    pub fn open(&self, caller: &Caller, node: u64, how: OpenHow, quietly: bool) -> Result<Opened> {
         let addr = self.addr(node)?;
         let sync = self.fs.open(caller, addr, how)?;
         // The kernel does not say when it answers a read from its cache; so the opening counts as a reading.
-        if !how.write {
-            self.touched(addr)?;
-        }
-        Ok(self.opened(how.write, sync))
+        let touched = !how.write && !quietly && self.touched(addr)?;
+        Ok(Opened { touched, ..self.opened(how.write, sync) })
     }
 
     /// How a file is to be opened, by the policy.
     pub fn opened(&self, write: bool, sync: bool) -> Opened {
-        Opened { direct: write && (sync || self.policy.direct_writes), keep_cache: true }
+        Opened { direct: write && (sync || self.policy.direct_writes), keep_cache: true, touched: false }
     }
 
-    /// READ.
-    pub fn read(&self, node: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    /// READ; `quietly`: O_NOATIME.
+    pub fn read(&self, node: u64, offset: u64, buf: &mut [u8], quietly: bool) -> Result<usize> {
         let addr = self.addr(node)?;
         let n = self.fs.read(addr, offset, buf)?;
-        self.touched(addr)?;
+        if !quietly {
+            self.touched(addr)?;
+        }
         Ok(n)
     }
 
@@ -243,10 +245,10 @@ impl Service {
         }
     }
 
-    /// A file, directory or link was read: its access time may change.
-    fn touched(&self, addr: BlockAddr) -> Result<()> {
+    /// A file, directory or link was read: its access time may change. True when it did.
+    fn touched(&self, addr: BlockAddr) -> Result<bool> {
         match self.atime {
-            Atime::Never => Ok(()),
+            Atime::Never => Ok(false),
             Atime::Relative => self.fs.touch(addr, false),
             Atime::Strict => self.fs.touch(addr, true),
         }

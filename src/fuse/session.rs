@@ -2,6 +2,7 @@
 
 use super::adapter::{Adapter, MAX_IO};
 use super::dispatch::Dispatcher;
+use super::kernel::Kernel;
 use super::service::Service;
 use rustix::mount::MountFlags;
 use std::ffi::CString;
@@ -50,11 +51,16 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     let data = text(data.as_bytes())?;
     rustix::mount::mount(&*source, &*target, kind, spec.flags, &*data)?;
     let readers = service.policy.readers;
-    let adapter = Adapter { service: Arc::new(service), dispatcher: Arc::new(Dispatcher::new(readers)?) };
+    let kernel = Arc::new(Kernel::default());
+    let dispatcher = Arc::new(Dispatcher::new(readers)?);
+    let adapter = Adapter { service: Arc::new(service), dispatcher, kernel: Arc::clone(&kernel) };
     let mut config = fuser::Config::default();
     config.n_threads = Some(readers);
     match fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config) {
-        Ok(inner) => Ok(Session { inner }),
+        Ok(inner) => {
+            kernel.set_notifier(inner.notifier());
+            Ok(Session { inner })
+        }
         Err(e) => {
             rustix::mount::unmount(&*target, rustix::mount::UnmountFlags::DETACH)?;
             Err(e)

@@ -6,6 +6,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::mount::MountFlags;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -120,6 +121,7 @@ fn mount(args: &MountArgs) -> Result<ExitCode, (u8, String)> {
 /// Starts the daemon and waits for its word that the mount is usable.
 fn start_child() -> std::io::Result<ExitCode> {
     let mut child = Command::new(std::env::current_exe()?)
+        .arg0("mount.gfs2r")
         .args(std::env::args_os().skip(1))
         .env(CHILD, "1")
         .stdin(Stdio::null())

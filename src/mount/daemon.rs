@@ -10,7 +10,7 @@ use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,11 +140,11 @@ fn finish(opened: Arc<Opened>) -> Result<(), String> {
     opened.close().map_err(|e| e.to_string())
 }
 
-/// Cold sequential reads gain from a readahead as large as a request. Where the kernel does not let us, nothing is lost.
+/// Cold sequential reads gain from a readahead as large as a request. Where the kernel does not let us, nothing is lost. The
+/// device's number comes from the mount table: asking the directory itself would wait for our own answer.
 fn raise_readahead(target: &Path) {
-    let Ok(meta) = target.metadata() else { return };
-    let dev = meta.dev();
-    let bdi = format!("/sys/class/bdi/{}:{}/read_ahead_kb", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let Some(device) = super::umount::device_number(target) else { return };
+    let bdi = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(e) = std::fs::write(&bdi, b"1024") {
         tracing::debug!("{bdi}: {e}");
     }
@@ -208,7 +208,7 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
             }
             continue;
         }
-        if last.elapsed() >= quantum {
+        if last.elapsed() >= quantum && !opened.is_read_only() {
             last = Instant::now();
             if let Err(e) = opened.fs.sync_counters() {
                 tracing::warn!("moving statfs and quota changes failed: {e}");

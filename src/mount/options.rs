@@ -220,7 +220,7 @@ impl MountOptions {
 }
 
 /// A size with an optional suffix k, M, G, T.
-pub fn bytes(text: &str) -> Option<usize> {
+fn bytes(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" => 0,

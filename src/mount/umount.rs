@@ -64,6 +64,16 @@ fn mount_point(what: &Path) -> Option<PathBuf> {
     })
 }
 
+/// `major:minor` of what is mounted on `target`, from the mount table.
+pub(super) fn device_number(target: &Path) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ');
+        let number = fields.nth(2)?;
+        (Path::new(&unescape(fields.nth(1)?)) == target).then(|| number.to_owned())
+    })
+}
+
 /// mountinfo writes blanks and backslashes as `\040` and the like.
 fn unescape(field: &str) -> String {
     let mut out = String::new();

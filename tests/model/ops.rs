@@ -38,7 +38,7 @@ pub fn seed(test: &str) -> u64 {
 }
 
 /// What may be done. Numbers pick among what there is; the harness resolves them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Op {
     Create { dir: u64, name: Vec<u8>, perm: u32 },
     Mkdir { dir: u64, name: Vec<u8> },
@@ -154,5 +154,40 @@ pub fn random(rng: &mut Rng, bs: u64) -> Op {
         925..=934 => Op::Sync,
         935..=989 => Op::Check { node: r(rng) },
         _ => Op::CloseOpen,
+    }
+}
+
+/// Long names and targets are shown by their length.
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = |b: &[u8]| if b.len() > 20 { format!("{} bytes", b.len()) } else { String::from_utf8_lossy(b).into_owned() };
+        match self {
+            Self::Create { dir, name, perm } => write!(f, "create {} in {dir}, {perm:o}", short(name)),
+            Self::Mkdir { dir, name } => write!(f, "mkdir {} in {dir}", short(name)),
+            Self::Symlink { dir, name, target } => write!(f, "symlink {} in {dir} to {}", short(name), short(target)),
+            Self::Mknod { dir, name, mode, rdev } => write!(f, "mknod {} in {dir}, {mode:o} {rdev:?}", short(name)),
+            Self::Link { node, dir, name } => write!(f, "link {node} to {} in {dir}", short(name)),
+            Self::Remove { dir, name, rmdir, keep_open } => write!(f, "remove {name} in {dir}, rmdir {rmdir}, open {keep_open}"),
+            Self::Rename { from, name, to, new_name, existing, how } => {
+                write!(f, "rename {name} of {from} to {} in {to} ({existing:?}), {how}", short(new_name))
+            }
+            Self::Write { file, offset, len, .. } => write!(f, "write {file}: {len} at {offset}"),
+            Self::Truncate { file, size } => write!(f, "truncate {file} to {size}"),
+            Self::Punch { file, offset, len } => write!(f, "punch {file}: {len} at {offset}"),
+            Self::Allocate { file, offset, len, keep } => write!(f, "allocate {file}: {len} at {offset}, keep {keep}"),
+            Self::Zero { file, offset, len } => write!(f, "zero {file}: {len} at {offset}"),
+            Self::Chmod { node, perm } => write!(f, "chmod {node} {perm:o}"),
+            Self::Chown { node, uid, gid } => write!(f, "chown {node} {uid}:{gid}"),
+            Self::Utimes { node, sec, nsec } => write!(f, "utimes {node} {sec}.{nsec}"),
+            Self::SetXattr { node, name, len, .. } => write!(f, "setxattr {node} {}: {len}", short(name)),
+            Self::RemoveXattr { node, name } => write!(f, "removexattr {node} {}", short(name)),
+            Self::Chattr { file, journal } => write!(f, "chattr {file} j={journal}"),
+            Self::Bulk { dir, count, tag } => write!(f, "{count} files {tag} in {dir}"),
+            Self::BulkRemove { dir, percent } => write!(f, "remove {percent}% of {dir}"),
+            Self::Fsync { node } => write!(f, "fsync {node}"),
+            Self::Sync => f.write_str("sync"),
+            Self::Check { node } => write!(f, "check {node}"),
+            Self::CloseOpen => f.write_str("close open files"),
+        }
     }
 }

@@ -50,14 +50,13 @@ impl Bytes {
 
     pub fn zero(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len).min(self.size);
-        let mut pos = offset;
-        while pos < end {
-            let within = pos % PAGE;
-            let n = (PAGE - within).min(end - pos);
-            if let Some(page) = self.pages.get_mut(&(pos / PAGE)) {
-                page[within as usize..(within + n) as usize].fill(0);
-            }
-            pos += n;
+        if offset >= end {
+            return;
+        }
+        for (&number, page) in self.pages.range_mut(offset / PAGE..=(end - 1) / PAGE) {
+            let start = number * PAGE;
+            let (from, to) = (offset.saturating_sub(start), (end - start).min(PAGE));
+            page[from as usize..to as usize].fill(0);
         }
     }
 
@@ -162,6 +161,9 @@ impl Model {
     }
 
     pub fn may_link(&self, id: Id, parent: Id, name: &[u8]) -> Result<(), Why> {
+        if name.len() > 255 {
+            return Err("NameTooLong");
+        }
         if id == parent {
             return Err("NotPermitted");
         }

@@ -1,0 +1,206 @@
+//! Holders: proof that a glock is held, and the only way to its object.
+
+use super::manager::Lvb;
+use super::mode::LockState::{self, Deferred, Exclusive, Shared};
+use super::{Glock, Protected};
+use crate::error::{Error, Result};
+use crate::ids::LockName;
+use crate::sync::{ArcRwLockReadGuard, ArcRwLockWriteGuard, RawRwLock, about_to_wait};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+type ReadGuard<T> = ArcRwLockReadGuard<RawRwLock, Option<T>>;
+type WriteGuard<T> = ArcRwLockWriteGuard<RawRwLock, Option<T>>;
+
+/// One holder's share of a glock; given back when dropped.
+struct Hold<T: Protected> {
+    glock: Arc<Glock<T>>,
+}
+
+impl<T: Protected> Drop for Hold<T> {
+    fn drop(&mut self) {
+        self.glock.release();
+    }
+}
+
+/// Proof of a shared lock; derefs to the object. Owned: may be moved to another thread.
+pub struct SharedHolder<T: Protected> {
+    // Dropped before `hold`: whoever is granted next finds the object free.
+    guard: ReadGuard<T>,
+    hold: Hold<T>,
+}
+
+/// Proof of a deferred lock (direct I/O): like a shared one, but nobody on any node caches the file's data meanwhile.
+pub struct DeferredHolder<T: Protected> {
+    guard: ReadGuard<T>,
+    hold: Hold<T>,
+}
+
+/// Proof of an exclusive lock; derefs to the object mutably. Owned.
+pub struct ExclusiveHolder<T: Protected> {
+    guard: WriteGuard<T>,
+    hold: Hold<T>,
+    forget: bool,
+}
+
+impl<T: Protected> Glock<T> {
+    /// Takes the lock shared; instantiates the object when needed. `MustWait` when it would wait and may not.
+    pub fn shared(self: &Arc<Self>) -> Result<SharedHolder<T>> {
+        let hold = self.hold(Shared, false)?;
+        let guard = self.read()?;
+        Ok(SharedHolder { guard, hold })
+    }
+
+    /// Takes the lock deferred.
+    pub fn deferred(self: &Arc<Self>) -> Result<DeferredHolder<T>> {
+        let hold = self.hold(Deferred, false)?;
+        let guard = self.read()?;
+        Ok(DeferredHolder { guard, hold })
+    }
+
+    /// Takes the lock exclusive.
+    pub fn exclusive(self: &Arc<Self>) -> Result<ExclusiveHolder<T>> {
+        let hold = self.hold(Exclusive, false)?;
+        let guard = self.write()?;
+        Self::filled(hold, guard)
+    }
+
+    /// Takes the lock exclusive if nobody has to be waited for; `None` otherwise. The object may have to be read: a thread
+    /// that may wait waits for that, another one is told `MustWait`.
+    pub fn try_exclusive(self: &Arc<Self>) -> Result<Option<ExclusiveHolder<T>>> {
+        let hold = match self.hold(Exclusive, true) {
+            Ok(hold) => hold,
+            Err(Error::WouldBlock | Error::MustWait) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let Some(guard) = self.object.try_write_arc() else { return Ok(None) };
+        Self::filled(hold, guard).map(Some)
+    }
+
+    /// Takes the lock exclusive and puts `object` inside without reading (a newly created object; an old one is replaced).
+    pub fn exclusive_with(self: &Arc<Self>, object: T) -> Result<ExclusiveHolder<T>> {
+        let hold = self.hold(Exclusive, false)?;
+        let mut guard = self.write()?;
+        *guard = Some(object);
+        Ok(ExclusiveHolder { guard, hold, forget: false })
+    }
+
+    fn hold(self: &Arc<Self>, state: LockState, tries: bool) -> Result<Hold<T>> {
+        self.acquire(state, tries)?;
+        Ok(Hold { glock: Arc::clone(self) })
+    }
+
+    /// The object, read; instantiated when it is not there.
+    fn read(&self) -> Result<ReadGuard<T>> {
+        // Another holder may just be reading the object from the disk.
+        let guard = match self.object.try_read_arc() {
+            Some(guard) => guard,
+            None => {
+                about_to_wait()?;
+                self.object.read_arc()
+            }
+        };
+        if guard.is_some() {
+            return Ok(guard);
+        }
+        drop(guard);
+        let mut guard = self.write()?;
+        if guard.is_none() {
+            *guard = Some(T::instantiate(self.name(), &*self.context()?)?);
+        }
+        Ok(ArcRwLockWriteGuard::downgrade(guard))
+    }
+
+    fn write(&self) -> Result<WriteGuard<T>> {
+        match self.object.try_write_arc() {
+            Some(guard) => Ok(guard),
+            None => {
+                about_to_wait()?;
+                Ok(self.object.write_arc())
+            }
+        }
+    }
+
+    /// A holder whose object is there. (The parameters are dropped from the last on: the guard before the hold.)
+    fn filled(hold: Hold<T>, mut guard: WriteGuard<T>) -> Result<ExclusiveHolder<T>> {
+        if guard.is_none() {
+            *guard = Some(T::instantiate(hold.glock.name(), &*hold.glock.context()?)?);
+        }
+        Ok(ExclusiveHolder { guard, hold, forget: false })
+    }
+}
+
+impl<T: Protected> SharedHolder<T> {
+    /// The lock's name.
+    pub fn name(&self) -> LockName {
+        self.hold.glock.name()
+    }
+    /// The lock.
+    pub fn glock(&self) -> &Arc<Glock<T>> {
+        &self.hold.glock
+    }
+}
+
+impl<T: Protected> DeferredHolder<T> {
+    /// The lock's name.
+    pub fn name(&self) -> LockName {
+        self.hold.glock.name()
+    }
+    /// The lock.
+    pub fn glock(&self) -> &Arc<Glock<T>> {
+        &self.hold.glock
+    }
+}
+
+impl<T: Protected> ExclusiveHolder<T> {
+    /// The lock's name.
+    pub fn name(&self) -> LockName {
+        self.hold.glock.name()
+    }
+    /// The lock.
+    pub fn glock(&self) -> &Arc<Glock<T>> {
+        &self.hold.glock
+    }
+    /// Drops the object when the holder is dropped: the next holder reads it from disk/cache again (after a failed change).
+    pub fn forget_object(&mut self) {
+        self.forget = true;
+    }
+    /// Sets the lock's value block; other nodes see it when the lock is given up.
+    pub fn set_lvb(&mut self, lvb: Lvb) {
+        self.hold.glock.set_lvb(lvb);
+    }
+}
+
+impl<T: Protected> Drop for ExclusiveHolder<T> {
+    fn drop(&mut self) {
+        if self.forget {
+            *self.guard = None;
+        }
+    }
+}
+
+const FILLED: &str = "a holder is made only when the object is there, and only its drop takes it out";
+
+impl<T: Protected> Deref for SharedHolder<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect(FILLED)
+    }
+}
+impl<T: Protected> Deref for DeferredHolder<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect(FILLED)
+    }
+}
+impl<T: Protected> Deref for ExclusiveHolder<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect(FILLED)
+    }
+}
+impl<T: Protected> DerefMut for ExclusiveHolder<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().expect(FILLED)
+    }
+}

@@ -1,0 +1,65 @@
+//! The holders that wait for a glock, in the order in which they came.
+
+use super::mode::LockState;
+use std::collections::VecDeque;
+
+/// Which waiter is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ticket(pub(super) u64);
+
+/// A holder that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiter {
+    /// Which.
+    pub(super) ticket: Ticket,
+    /// The state it wants.
+    pub(super) wants: LockState,
+    /// It must not wait for another holder or node.
+    pub(super) tries: bool,
+}
+
+/// Waiters in strict order: nobody is granted before the one in front of it, so neither readers nor writers starve.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiters: VecDeque<Waiter>,
+}
+
+impl Queue {
+    /// True when nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+    /// The one in front.
+    pub(super) fn front(&self) -> Option<Waiter> {
+        self.waiters.front().copied()
+    }
+    /// Puts one at the end.
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        self.waiters.push_back(waiter);
+    }
+    /// Takes the one in front if it may be granted: `state` is good for it and it gets along with those that hold (`held`).
+    pub(super) fn pop_fitting(&mut self, state: LockState, held: LockState) -> Option<Waiter> {
+        let front = self.front()?;
+        if state.permits(front.wants) && held.coexists(front.wants) { self.waiters.pop_front() } else { None }
+    }
+    /// Takes out the one in front.
+    pub(super) fn pop(&mut self) -> Option<Waiter> {
+        self.waiters.pop_front()
+    }
+    /// Takes out a waiter wherever it stands; false when it is not there.
+    pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiters.len();
+        self.waiters.retain(|w| w.ticket != ticket);
+        self.waiters.len() != before
+    }
+    /// Takes out every waiter that tries.
+    pub(super) fn take_trying(&mut self) -> Vec<Waiter> {
+        let trying = self.waiters.iter().filter(|w| w.tries).copied().collect();
+        self.waiters.retain(|w| !w.tries);
+        trying
+    }
+    /// Those who wait, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiters.iter()
+    }
+}

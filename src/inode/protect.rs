@@ -1,0 +1,37 @@
+//! What the lock of an inode demands: reading it, making it clean before it is given up, forgetting it (ondisk.md 10.3).
+
+use super::{Inode, Volume, check_dinode};
+use crate::error::{CorruptKind, Error, Result};
+use crate::format::MetaType;
+use crate::glock::Protected;
+use crate::ids::{BlockAddr, LockName};
+
+impl Protected for Inode {
+    type Context = Volume;
+
+    /// Reads and checks the dinode. That the bitmap agrees is not checked: for an address from a directory entry it does, and
+    /// a look at it would cost another lock.
+    fn instantiate(name: LockName, cx: &Volume) -> Result<Self> {
+        let addr = BlockAddr::new(name.number).ok_or(Error::Invalid)?;
+        if !cx.rgrps.owns(addr) {
+            return Err(Error::corrupt(addr, CorruptKind::Pointer(addr.get())));
+        }
+        let buffer = cx.cache.meta(addr, name, MetaType::Dinode)?;
+        let dinode = check_dinode(&buffer.bytes(), addr, cx.bs)?;
+        let inum = dinode.num.get().ok_or_else(|| Error::corrupt(addr, CorruptKind::Dinode("its formal number is 0")))?;
+        // What happened to it before it was forgotten here lies in the open batch at the latest.
+        Ok(Self::new(inum, dinode, cx.journal.running()))
+    }
+
+    fn sync(name: LockName, object: &mut Self, cx: &Volume) -> Result<()> {
+        cx.rgrps.release(&mut object.resv);
+        if cx.options.read_only {
+            return Ok(());
+        }
+        cx.journal.sync_owner(name)
+    }
+
+    fn invalidate(name: LockName, cx: &Volume) {
+        cx.cache.invalidate(name);
+    }
+}

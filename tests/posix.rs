@@ -1,0 +1,76 @@
+//! A conformance run through a real mount, in the spirit of pjdfstest: what each system call returns, changes and leaves alone.
+//! All checks run; the failures are listed at the end. Needs root, /dev/fuse and mkfs.gfs2, and says so loudly where it cannot
+//! run. `GFS2R_POSIX_ON=DIR` runs the checks on another filesystem instead, to see what its kernel says.
+
+#![allow(unreachable_pub, reason = "the modules of one test")]
+
+#[path = "posix/acl.rs"]
+mod acl;
+#[path = "posix/attrs.rs"]
+mod attrs;
+#[path = "posix/data.rs"]
+mod data;
+#[path = "posix/flags.rs"]
+mod flags;
+#[path = "posix/harness.rs"]
+mod harness;
+#[path = "posix/limits.rs"]
+mod limits;
+#[path = "posix/listing.rs"]
+mod listing;
+#[path = "posix/locks.rs"]
+mod locks;
+#[path = "posix/mounts.rs"]
+mod mounts;
+#[path = "posix/names.rs"]
+mod names;
+#[path = "posix/open.rs"]
+mod open;
+#[path = "posix/rename.rs"]
+mod rename;
+#[path = "posix/rights.rs"]
+mod rights;
+#[path = "posix/times.rs"]
+mod times;
+#[path = "posix/xattr.rs"]
+mod xattr;
+
+use harness::{Mounted, T, can_run};
+use std::path::PathBuf;
+
+#[test]
+fn conformance() {
+    if !can_run() {
+        return;
+    }
+    // The whole process: nobody of whom we act on behalf has root's groups.
+    nix::unistd::setgroups(&[]).expect("root may drop groups");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let elsewhere = std::env::var_os("GFS2R_POSIX_ON").map(PathBuf::from);
+    let mounted = if elsewhere.is_some() { None } else { Some(Mounted::new("512M", "acl")) };
+    let root = elsewhere.clone().unwrap_or_else(|| mounted.as_ref().expect("mounted").dir());
+    let t = T::new(root, mounted.as_ref().map(Mounted::daemon));
+    let chapters: &[(&str, fn(&T))] = &[
+        ("open", open::run),
+        ("names", names::run),
+        ("rename", rename::run),
+        ("attrs", attrs::run),
+        ("times", times::run),
+        ("limits", limits::run),
+        ("rights", rights::run),
+        ("data", data::run),
+        ("flags", flags::run),
+        ("xattr", xattr::run),
+        ("acl", acl::run),
+        ("locks", locks::run),
+        ("listing", listing::run),
+    ];
+    for (name, chapter) in chapters {
+        t.chapter(name, *chapter);
+    }
+    if let Some(mounted) = mounted {
+        t.chapter("unmount", |t| mounted.finish(t));
+        t.chapter("mounts", mounts::run);
+    }
+    t.report();
+}
