@@ -303,6 +303,7 @@ fn entry(
             if inode.unlinked {
                 // One finding is enough: whatever it names has lost a name.
                 if gathered.hashes.is_empty() {
+                    inode.damaged = true;
                     st.found.add(block, owner, IssueKind::UnlinkedNotEmpty { name: lossy(name) });
                 }
                 gathered.hashes.push((expected, u32::MAX));

@@ -16,6 +16,9 @@ use std::ops::Range;
 /// Longest file that is read in one piece.
 pub(crate) const READ_FILE_MAX: u64 = 4 << 30;
 
+/// Full name and value of each attribute.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An entry as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedEntry {
@@ -170,7 +173,11 @@ pub(crate) fn lookup(disk: &Disk<'_>, dir: &[u8], name: &[u8]) -> Result<Option<
 pub(crate) type NamesAndValues = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The attributes of an inode by their full names, sorted.
+<<<<<<< HEAD
 pub(crate) fn xattrs(disk: &Disk<'_>, dinode: &[u8], fs_format: u32) -> Result<NamesAndValues, CheckError> {
+=======
+pub(crate) fn xattrs(disk: &Disk<'_>, dinode: &[u8], fs_format: u32) -> Result<Attributes, CheckError> {
+>>>>>>> w-fsck
     let di = Dinode::view(dinode);
     let eattr = di.eattr.get();
     if eattr == 0 {

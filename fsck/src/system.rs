@@ -35,7 +35,7 @@ pub(crate) fn run(disk: &Disk<'_>, st: &mut State, journals: &[Journal]) -> Resu
     unknown(st, &master);
     size(st, inum, "inum", 8, "8");
     size(st, statfs, "statfs", 24, "24");
-    if let Some(quota) = quota.map(|q| st.inodes[q as usize].clone()).filter(|q| q.size % 88 != 0) {
+    if let Some(quota) = quota.map(|q| st.inodes[q as usize].clone()).filter(|q| !q.size.is_multiple_of(88)) {
         st.found.add(quota.addr, quota.addr, IssueKind::QuotaSize { size: quota.size });
     }
     let journal_count = jindex.map_or(0, |jindex| check_jindex(st, jindex));

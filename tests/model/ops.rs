@@ -1,5 +1,5 @@
 //! Random operations, from a seed.
-#![allow(dead_code, clippy::little_endian_bytes, reason = "each test uses its own part; random bytes have no order")]
+#![allow(clippy::little_endian_bytes, reason = "random bytes have no order")]
 
 /// A small random number generator (xorshift64*), so that a seed means the same everywhere and for ever.
 #[derive(Clone, Debug)]

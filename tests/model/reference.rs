@@ -1,5 +1,4 @@
 //! A filesystem that can be read in one sitting: what the operations should do.
-#![allow(dead_code, clippy::little_endian_bytes, reason = "each test uses its own part; random bytes have no order")]
 
 use std::collections::BTreeMap;
 
