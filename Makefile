@@ -35,7 +35,8 @@ test: setup
 
 check:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace -- -D warnings
+	$(CARGO) clippy --workspace --all-targets
 	$(CARGO) build -p gfs2r --lib --no-default-features
 
 model: setup

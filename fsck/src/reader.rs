@@ -169,15 +169,8 @@ pub(crate) fn lookup(disk: &Disk<'_>, dir: &[u8], name: &[u8]) -> Result<Option<
     Ok(entries(disk, dir)?.into_iter().find(|e| e.name == name))
 }
 
-/// Full names of attributes with their values.
-pub(crate) type NamesAndValues = Vec<(Vec<u8>, Vec<u8>)>;
-
 /// The attributes of an inode by their full names, sorted.
-<<<<<<< HEAD
-pub(crate) fn xattrs(disk: &Disk<'_>, dinode: &[u8], fs_format: u32) -> Result<NamesAndValues, CheckError> {
-=======
 pub(crate) fn xattrs(disk: &Disk<'_>, dinode: &[u8], fs_format: u32) -> Result<Attributes, CheckError> {
->>>>>>> w-fsck
     let di = Dinode::view(dinode);
     let eattr = di.eattr.get();
     if eattr == 0 {
