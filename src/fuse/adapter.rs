@@ -5,16 +5,16 @@ use super::convert::{
     set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, negotiate};
 use super::listing::Listing;
 use super::service::Service;
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::fs::{Attr, Caller, NewInode, SetAttr};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -130,52 +130,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let policy = &self.service.policy;
-        let mut wanted = InitFlags::FUSE_ASYNC_READ
-            | InitFlags::FUSE_BIG_WRITES
-            | InitFlags::FUSE_MAX_PAGES
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_HAS_IOCTL_DIR
-            | InitFlags::FUSE_HAS_EXPIRE_ONLY
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::from_bits_retain(HANDLE_KILLPRIV_V2);
-        if self.service.fs.volume().options.acl {
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
-        if policy.writeback_cache {
-            wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
-        }
-        if policy.readdirplus {
-            wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
-        }
-        if policy.locks {
-            wanted |= InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
-        }
-        if let Err(missing) = config.add_capabilities(wanted) {
-            tracing::debug!(?missing, "this kernel lacks some FUSE features");
-            let present = wanted & config.capabilities();
-            config.add_capabilities(present).map_err(|m| io::Error::other(format!("FUSE features {m:?}")))?;
-        }
-        // Each returns what was possible instead; anything the kernel gives will do.
-        for refused in
-            [config.set_max_write(MAX_IO).err(), config.set_max_readahead(MAX_IO).err()].into_iter().flatten()
-        {
-            tracing::debug!(refused, "the kernel limits request sizes");
-        }
-        for refused in
-            [config.set_max_background(64).err(), config.set_congestion_threshold(48).err()].into_iter().flatten()
-        {
-            tracing::debug!(refused, "the kernel limits background requests");
-        }
-        if config.set_time_granularity(Duration::from_nanos(1)).is_err() {
-            tracing::debug!("the kernel keeps coarser times");
-        }
-        Ok(())
+        negotiate(&self.service, config)
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -536,9 +491,6 @@ impl Filesystem for Adapter {
         });
     }
 }
-
-/// FUSE_HANDLE_KILLPRIV_V2: without it every write first asks for `security.capability`.
-const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
 
 fn send_attr(service: &Service, reply: ReplyAttr, result: Result<Attr>) {
     match result {
