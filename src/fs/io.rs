@@ -117,6 +117,9 @@ impl Fs {
         }
         let end = offset.checked_add(len).filter(|&e| e <= i64::MAX as u64).ok_or(Error::TooBig)?;
         let keep = mode & KEEP_SIZE != 0;
+        if mode & !KEEP_SIZE == 0 && inode.is_jdata() {
+            return Err(Error::NotSupported);
+        }
         if mode & PUNCH_HOLE == 0 {
             let blocks = self.vol.bs.blocks_for(end) - self.vol.bs.block_of(offset);
             // What can never fit is refused before it has filled the disk.
@@ -126,9 +129,6 @@ impl Fs {
             if let Some(owner) = inode.owner() {
                 self.check_quota(caller, owner, blocks)?;
             }
-        }
-        if mode & !KEEP_SIZE == 0 && inode.is_jdata() {
-            return Err(Error::NotSupported);
         }
         let result = match mode & !KEEP_SIZE {
             0 => file::allocate(&self.vol, &mut inode, offset, len, keep),
