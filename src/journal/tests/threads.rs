@@ -87,8 +87,9 @@ fn many_fsyncs_share_flushes() {
         }
     });
     let c = rig.dev.counters();
-    // The first flush takes all 32; who comes while it runs finds its batch durable or asks for one more.
-    assert!(c.durable_writes == 1 && c.flushes <= 3, "{c:?}");
+    // The first flush takes all 32; who comes while it runs finds its batch durable or asks for one more. How many come late
+    // depends on the scheduler; that nearly all share does not.
+    assert!(c.durable_writes <= 4 && c.flushes <= 8, "{c:?}");
     let rig = rig.crash(0, CrashMode::AllLost, 512);
     for t in 0..32 {
         assert_eq!(rig.block_on_disk(FIRST + 100 + t), [t as u8; 4096]);
