@@ -135,9 +135,17 @@ impl Cache {
         self.data.drop_clean(owner);
     }
     /// Contents that stand before those of the device, for a read-only mount of a volume whose journals are dirty and cannot
-    /// be replayed. `Invalid` when it was called before.
+    /// be replayed. What was cached of them is dropped. `Invalid` when it was called before.
     pub fn set_overlay(&self, blocks: impl IntoIterator<Item = (BlockAddr, Arc<[u8]>)>) -> Result<()> {
-        self.overlay.set(blocks.into_iter().collect()).map_err(|_| Error::Invalid)
+        let blocks: AddrMap<Arc<[u8]>> = blocks.into_iter().collect();
+        let addrs: Vec<BlockAddr> = blocks.keys().copied().collect();
+        self.overlay.set(blocks).map_err(|_| Error::Invalid)?;
+        for addr in addrs {
+            if !self.drop_clean(addr) {
+                return Err(Error::Busy);
+            }
+        }
+        Ok(())
     }
 
     fn load(&self, addr: BlockAddr, owner: LockName, kind: BufferKind, wanted: Option<MetaType>) -> Result<Arc<Buffer>> {

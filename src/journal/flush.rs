@@ -4,7 +4,7 @@ use super::ail::{Entry, Place};
 use super::log::{Journal, Log};
 use super::records::{HeaderFields, Image, encode, write_header};
 use super::state::State;
-use crate::cache::{Buffer, BufferKind, Ticket};
+use crate::cache::{Buffer, BufferKind, Doubt, Ticket};
 use crate::device::AlignedBuf;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::log::{LH_FLUSH_FREEZE, LH_FLUSH_NORMAL, LH_FLUSH_SHUTDOWN, LH_FLUSH_SYNC};
@@ -97,6 +97,7 @@ impl Journal {
         }
         self.cache.health().check()?;
         about_to_wait()?;
+        super::transaction::must_have_none_open()?;
         s.waiting += 1;
         log.gathered.notify_all();
         let role = loop {
@@ -194,6 +195,7 @@ impl Journal {
 
     /// Commits the running batch. An error withdraws.
     fn commit_running(&self, role: &Role<'_>, why: FlushReason) -> Result<()> {
+        let _doubt = Doubt(self.cache.health());
         let snapshot = self.snapshot(role.0);
         let result = self.commit(role, &snapshot, why);
         if let Err(e) = &result {
