@@ -120,7 +120,12 @@ impl Buffer {
 
     /// Notes a use as `kind` under the lock `owner`, and checks the type. Returns the lock it was cached under when that was
     /// another one.
-    pub(super) fn use_as(&self, owner: LockName, kind: BufferKind, wanted: Option<MetaType>) -> Result<Option<LockName>> {
+    pub(super) fn use_as(
+        &self,
+        owner: LockName,
+        kind: BufferKind,
+        wanted: Option<MetaType>,
+    ) -> Result<Option<LockName>> {
         if !self.has(USED) {
             self.set(USED, true);
         }

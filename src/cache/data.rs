@@ -80,7 +80,13 @@ impl DataCache {
     /// Buffers whole blocks from `addr` on: `bytes.len()` is a multiple of the block size. They will be on the device before
     /// batch `ordered` commits (newly allocated blocks), or with the next fsync of `owner`, write-back or shutdown.
     /// Waits (after `about_to_wait`) while too much is dirty.
-    pub fn write(&self, owner: LockName, addr: BlockAddr, bytes: Arc<AlignedBuf>, ordered: Option<BatchId>) -> Result<()> {
+    pub fn write(
+        &self,
+        owner: LockName,
+        addr: BlockAddr,
+        bytes: Arc<AlignedBuf>,
+        ordered: Option<BatchId>,
+    ) -> Result<()> {
         let s = &*self.shared;
         let blocks = s.blocks(addr, bytes.len())?;
         s.make_room()?;
@@ -216,7 +222,8 @@ impl DataCache {
         let mut writer = self.writer.lock();
         if writer.is_none() {
             let (bell, shared) = (self.shared.bell.clone(), Arc::downgrade(&self.shared));
-            let thread = std::thread::Builder::new().name("gfs2r-data".into()).spawn(move || background(&bell, &shared));
+            let thread =
+                std::thread::Builder::new().name("gfs2r-data".into()).spawn(move || background(&bell, &shared));
             match thread {
                 Ok(handle) => *writer = Some(handle),
                 // Without it the writers themselves write when the limit is reached.
@@ -265,7 +272,7 @@ fn background(bell: &Bell, shared: &Weak<Shared>) {
 impl Shared {
     /// Checks a range and gives its length in blocks.
     fn blocks(&self, addr: BlockAddr, bytes: usize) -> Result<u64> {
-        if bytes == 0 || bytes % self.bs.bytes() != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(self.bs.bytes()) {
             return Err(Error::Invalid);
         }
         let end = self.bs.offset(addr).checked_add(bytes as u64);

@@ -134,7 +134,14 @@ impl Pieces {
         self.put(start, Piece { blocks, data, owner, ordered, state: PieceState::Dirty, stamp });
     }
     /// Changes bytes of a one-block piece that nobody else looks at; false when there is no such piece.
-    pub(super) fn patch(&mut self, block: u64, at: usize, bytes: &[u8], owner: LockName, ordered: Option<BatchId>) -> bool {
+    pub(super) fn patch(
+        &mut self,
+        block: u64,
+        at: usize,
+        bytes: &[u8],
+        owner: LockName,
+        ordered: Option<BatchId>,
+    ) -> bool {
         let Some((start, piece)) = self.covering(block) else { return false };
         if start != block || piece.blocks != 1 || matches!(piece.state, PieceState::Writing(_)) {
             return false;
@@ -266,8 +273,12 @@ impl Pieces {
         for (start, blocks) in ranges {
             self.inflight.remove(start);
             let end = start + blocks;
-            let mine: Vec<u64> =
-                self.map.range(*start..end).filter(|(_, p)| p.state == PieceState::Writing(id)).map(|(s, _)| *s).collect();
+            let mine: Vec<u64> = self
+                .map
+                .range(*start..end)
+                .filter(|(_, p)| p.state == PieceState::Writing(id))
+                .map(|(s, _)| *s)
+                .collect();
             for s in mine {
                 let mut piece = self.take(s);
                 let bytes = piece.blocks as usize * self.bs.bytes();
@@ -357,7 +368,11 @@ impl Pieces {
             end = s + p.blocks;
             let bytes = p.blocks as usize * self.bs.bytes();
             assert!(p.data.at + bytes <= p.data.buf.len());
-            if p.state == PieceState::Clean { clean += bytes } else { dirty += bytes }
+            if p.state == PieceState::Clean {
+                clean += bytes
+            } else {
+                dirty += bytes
+            }
             if let PieceState::Writing(id) = p.state {
                 assert!(self.inflight.values().any(|(_, i)| *i == id), "written by nobody");
             }

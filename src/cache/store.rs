@@ -148,7 +148,13 @@ impl Cache {
         Ok(())
     }
 
-    fn load(&self, addr: BlockAddr, owner: LockName, kind: BufferKind, wanted: Option<MetaType>) -> Result<Arc<Buffer>> {
+    fn load(
+        &self,
+        addr: BlockAddr,
+        owner: LockName,
+        kind: BufferKind,
+        wanted: Option<MetaType>,
+    ) -> Result<Arc<Buffer>> {
         loop {
             let (found, epoch) = self.blocks.get(addr);
             let buffer = match found {

@@ -189,7 +189,10 @@ fn wild_addresses_and_lengths_are_refused() {
     assert!(matches!(cache.meta(addr(u64::MAX), owner(1), MetaType::Dinode), Err(Error::Corrupt(_))));
     assert!(matches!(cache.data().read(addr(1), &mut [0; 100]), Err(Error::Invalid)));
     assert!(matches!(cache.data().write_part(owner(1), addr(1), 4000, &[0; 97], false, None), Err(Error::Invalid)));
-    assert!(matches!(cache.data().write_part(owner(1), addr(1), usize::MAX, &[0; 97], false, None), Err(Error::Invalid)));
+    assert!(matches!(
+        cache.data().write_part(owner(1), addr(1), usize::MAX, &[0; 97], false, None),
+        Err(Error::Invalid)
+    ));
 }
 
 fn disk_of_dinodes(blocks: u64) -> Arc<SimDevice> {
@@ -261,7 +264,8 @@ fn many_threads_see_one_buffer() {
     let cache = Cache::new(disk_of_dinodes(600), bs(512), 64 * 512);
     let counts: Vec<sync::Mutex<u8>> = (0..40).map(|_| sync::Mutex::new(0)).collect();
     // Edited buffers must stay held, as the journal holds them.
-    let pinned: Vec<_> = (0..40).map(|n| cache.meta(addr(1 + n), owner(1 + n), MetaType::Dinode).expect("there")).collect();
+    let pinned: Vec<_> =
+        (0..40).map(|n| cache.meta(addr(1 + n), owner(1 + n), MetaType::Dinode).expect("there")).collect();
     std::thread::scope(|scope| {
         for t in 0..4u64 {
             let (cache, counts) = (&cache, &counts);

@@ -58,7 +58,8 @@ impl WriteSet {
                 (Some(a), Some(b)) => a.start + a.blocks == b.start,
                 _ => false,
             };
-            let alone = !joins(i.checked_sub(1).and_then(|p| taken.get(p)), Some(t)) && !joins(Some(t), taken.get(i + 1));
+            let alone =
+                !joins(i.checked_sub(1).and_then(|p| taken.get(p)), Some(t)) && !joins(Some(t), taken.get(i + 1));
             if len >= DIRECT || alone {
                 requests.push(Request::Direct { offset, buf: t.data.buf.clone(), at: t.data.at, len });
             } else {

@@ -84,7 +84,12 @@ impl Ail {
         }
     }
     /// Up to `max` blocks to write, those of the oldest groups first, sorted by address.
-    pub(super) fn choose(&self, which: Place, of_owner: &[BlockAddr], max: usize) -> Vec<(BlockAddr, BatchId, Arc<[u8]>)> {
+    pub(super) fn choose(
+        &self,
+        which: Place,
+        of_owner: &[BlockAddr],
+        max: usize,
+    ) -> Vec<(BlockAddr, BatchId, Arc<[u8]>)> {
         let mut chosen = Vec::new();
         let mut add = |addr: &BlockAddr, group: Option<BatchId>| {
             if let Some(e) = self.entries.get(addr)

@@ -223,7 +223,10 @@ impl Journal {
         }
         for (addr, bytes) in &snap.meta {
             if !MetaHeader::has_magic(bytes) {
-                return Err(Error::corrupt(*addr, CorruptKind::Journal("a metadata block without a header was to be logged")));
+                return Err(Error::corrupt(
+                    *addr,
+                    CorruptKind::Journal("a metadata block without a header was to be logged"),
+                ));
             }
         }
         let blocks = log.costs.body(snap.meta.len(), snap.jdata.len(), snap.revokes.len());
@@ -258,12 +261,17 @@ impl Journal {
         let mut buffers = Vec::with_capacity(batch.pinned.len());
         for (addr, (buffer, owner)) in &batch.pinned {
             let (bytes, kind) = buffer.snapshot();
-            if kind == BufferKind::Jdata { jdata.push((*addr, bytes)) } else { meta.push((*addr, bytes)) }
+            if kind == BufferKind::Jdata {
+                jdata.push((*addr, bytes))
+            } else {
+                meta.push((*addr, bytes))
+            }
             s.copies.add(*addr, *owner, id);
             buffers.push((*addr, buffer.clone()));
         }
         // A revoke whose copies the tail has passed meanwhile is no longer owed.
-        let mut revokes: Vec<BlockAddr> = batch.revokes.iter().filter(|a| s.copies.newest(**a).is_some()).copied().collect();
+        let mut revokes: Vec<BlockAddr> =
+            batch.revokes.iter().filter(|a| s.copies.newest(**a).is_some()).copied().collect();
         s.local_logged = s.local;
         let local = s.local;
         s.running.0 += 1;
@@ -337,7 +345,13 @@ impl Journal {
 
     /// Flushes the device and writes a header at `at`. When it returns, `tail` is in force.
     pub(super) fn write_log_header(
-        &self, log: &Log, at: u64, tail: u64, flags: u32, local: StatfsChange) -> Result<()> {
+        &self,
+        log: &Log,
+        at: u64,
+        tail: u64,
+        flags: u32,
+        local: StatfsChange,
+    ) -> Result<()> {
         let (sequence, block, tail) = {
             let mut s = log.state.lock();
             let sequence = s.sequence;

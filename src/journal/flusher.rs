@@ -81,7 +81,8 @@ impl Journal {
             return;
         }
         log.flusher.start(&self.me, log.commit_every);
-        if pressure != Pressure::None && log.flusher.wanted.fetch_max(pressure as u8, Ordering::AcqRel) < pressure as u8 {
+        if pressure != Pressure::None && log.flusher.wanted.fetch_max(pressure as u8, Ordering::AcqRel) < pressure as u8
+        {
             log.flusher.bell.ring();
         }
     }

@@ -4,7 +4,9 @@ use super::reserve::Costs;
 use crate::clock::Timestamp;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::log::{LD_ITEMS, LD_JDATA, LD_METADATA, LD_REVOKE};
-use crate::format::{LogDescriptor, LogHeader, MAGIC, MetaHeader, MetaType, OnDisk, StatfsChange, be, get_u64, put_u64};
+use crate::format::{
+    LogDescriptor, LogHeader, MAGIC, MetaHeader, MetaType, OnDisk, StatfsChange, be, get_u64, put_u64,
+};
 use crate::ids::{BlockAddr, BlockSize, Jid, LogBlock, LogSeq};
 use std::sync::Arc;
 

@@ -272,7 +272,8 @@ impl UnrecoveredJournal {
     /// A header one after the head that says: clean, by recovery.
     fn write_clean_header(&self, by: Jid, clock: &dyn Clock) -> Result<()> {
         let at = self.map.after(LogBlock(self.head.at), 1);
-        let sequence = self.head.sequence.0.checked_add(1).ok_or_else(|| self.bad(at, "its sequence numbers are used up"))?;
+        let sequence =
+            self.head.sequence.0.checked_add(1).ok_or_else(|| self.bad(at, "its sequence numbers are used up"))?;
         let mut block = AlignedBuf::zeroed(self.cache.block_size().bytes());
         let fields = HeaderFields {
             writer: by,

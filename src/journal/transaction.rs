@@ -48,7 +48,9 @@ impl Journal {
     /// begins itself.
     pub fn begin(&self, reserve: Reserve) -> Result<Transaction<'_>> {
         let Some(log) = &self.log else { return Err(Error::ReadOnly) };
-        if reserve.blocks > self.max_reserve() || log.costs.bound(0, reserve.revokes as usize) > log.map.size() as usize / 4 {
+        if reserve.blocks > self.max_reserve()
+            || log.costs.bound(0, reserve.revokes as usize) > log.map.size() as usize / 4
+        {
             return Err(Error::Invalid);
         }
         let mut s = log.state.lock();
@@ -97,7 +99,16 @@ impl Journal {
         drop(s);
         commit_to_waiting();
         OPEN.set(OPEN.get() + 1);
-        Ok(Transaction { journal: self, reserve, batch, used_blocks: 0, used_revokes: 0, changed: false, done: false, stays: PhantomData })
+        Ok(Transaction {
+            journal: self,
+            reserve,
+            batch,
+            used_blocks: 0,
+            used_revokes: 0,
+            changed: false,
+            done: false,
+            stays: PhantomData,
+        })
     }
     /// Largest number of blocks one transaction may reserve; larger work must be split.
     pub fn max_reserve(&self) -> u32 {

@@ -6,14 +6,8 @@ use crate::device::{CrashMode, MemoryDevice, SimDevice};
 use crate::ids::BlockSize;
 use std::sync::Arc;
 
-const MODES: [CrashMode; 6] = [
-    CrashMode::AllLost,
-    CrashMode::AllKept,
-    CrashMode::Random,
-    CrashMode::Torn,
-    CrashMode::Prefix(1),
-    CrashMode::Torn,
-];
+const MODES: [CrashMode; 6] =
+    [CrashMode::AllLost, CrashMode::AllKept, CrashMode::Random, CrashMode::Torn, CrashMode::Prefix(1), CrashMode::Torn];
 
 struct Setup {
     seed: u64,

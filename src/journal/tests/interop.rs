@@ -4,7 +4,9 @@ use super::rig::*;
 use crate::cache::Cache;
 use crate::clock::SimClock;
 use crate::device::{BlockDevice, CrashMode, MemoryDevice, SimDevice};
-use crate::format::{Dinode, MAGIC, MetaHeader, MetaType, OnDisk, Superblock, be, dinode::DINODE_SIZE, get_pointer, put_u64};
+use crate::format::{
+    Dinode, MAGIC, MetaHeader, MetaType, OnDisk, Superblock, be, dinode::DINODE_SIZE, get_pointer, put_u64,
+};
 use crate::ids::{BlockAddr, BlockSize, Jid};
 use crate::journal::{FlushReason, Journal, JournalPlace, LogExtent, Reserve, UnrecoveredJournal};
 use std::process::Command;
@@ -19,7 +21,8 @@ fn blocks_of(dev: &dyn BlockDevice, bs: BlockSize, dinode: u64) -> Vec<BlockAddr
     };
     let mut level = pointers(&block, DINODE_SIZE, bs.dinode_pointers());
     for _ in 1..height {
-        level = level.iter().flat_map(|a| pointers(&read_block(dev, bs, a.get()), 24, bs.indirect_pointers())).collect();
+        level =
+            level.iter().flat_map(|a| pointers(&read_block(dev, bs, a.get()), 24, bs.indirect_pointers())).collect();
     }
     level
 }
@@ -73,7 +76,8 @@ fn work_and_crash(image: &std::path::Path, bs: BlockSize) -> Vec<(u64, Arc<[u8]>
     };
     let cache = Cache::new(dev.clone(), bs, 1 << 20);
     let clock = Arc::new(SimClock::new(1_700_000_000));
-    let (clean, done) = UnrecoveredJournal::examine(&cache, place).and_then(|j| j.recover(Jid(0), &*clock)).expect("new");
+    let (clean, done) =
+        UnrecoveredJournal::examine(&cache, place).and_then(|j| j.recover(Jid(0), &*clock)).expect("new");
     assert!(done.clean, "mkfs leaves a clean journal");
     let journal = Journal::open(cache.clone(), clean, clock, true, 86400).expect("open");
     journal.log.as_ref().expect("writable").flusher.disable();

@@ -19,11 +19,15 @@ pub(super) const N: usize = 24;
 /// What a block is. Values are unique: one per write.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Block {
-    Free { since: BatchId },
+    Free {
+        since: BatchId,
+    },
     Meta(u64),
     Jdata(u64),
     /// All values written since it was allocated.
-    Data { values: Vec<u64> },
+    Data {
+        values: Vec<u64>,
+    },
 }
 
 pub(super) struct Model {
@@ -266,7 +270,10 @@ impl Model {
         let counter = if MetaHeader::has_magic(&raw) { get_u64(&raw, 32) } else { 0 };
         let must = self.must();
         assert!(counter >= must, "{what}: transaction {must} was durable, {counter} is the last found");
-        assert!(counter == 0 || self.ends.values().any(|c| *c == counter), "{what}: {counter} is not the end of a batch");
+        assert!(
+            counter == 0 || self.ends.values().any(|c| *c == counter),
+            "{what}: {counter} is not the end of a batch"
+        );
         if !rig.replayed.clean && counter > 0 && self.alone {
             let (_, free, _) = statfs_of(&rig.block_on_disk(MASTER));
             assert_eq!(free, counter as i64, "{what}: statfs of another transaction");
@@ -281,7 +288,11 @@ impl Model {
                 Block::Meta(v) => {
                     assert!(MetaHeader::has_magic(&bytes), "{what}: block {n} lost its header");
                     fill(&mut want, *v, 24);
-                    assert_eq!(bytes[24..], want[24..], "{what}: block {n} should be metadata {v} (transaction {counter})");
+                    assert_eq!(
+                        bytes[24..],
+                        want[24..],
+                        "{what}: block {n} should be metadata {v} (transaction {counter})"
+                    );
                 }
                 Block::Jdata(v) => {
                     fill_jdata(&mut want, *v);
@@ -299,7 +310,10 @@ impl Model {
         for sector in bytes.chunks_exact(512) {
             let v = get_u64(sector, 8);
             assert!(values[from..].contains(&v), "{what}: data block {n} shows {v}, not one of {:?}", &values[from..]);
-            assert!(sector.chunks_exact(8).all(|w| get_u64(w, 0) == v), "{what}: data block {n} is torn within a sector");
+            assert!(
+                sector.chunks_exact(8).all(|w| get_u64(w, 0) == v),
+                "{what}: data block {n} is torn within a sector"
+            );
         }
     }
 }

@@ -64,7 +64,12 @@ impl Rig {
         Self::mount(fresh_disk(bs), bs, log_blocks, 16 << 20).expect("a fresh disk")
     }
     /// Mounts: recovers the journal and opens it.
-    pub(super) fn mount(disk: MemoryDevice, bs: BlockSize, log_blocks: u32, limit: usize) -> crate::error::Result<Self> {
+    pub(super) fn mount(
+        disk: MemoryDevice,
+        bs: BlockSize,
+        log_blocks: u32,
+        limit: usize,
+    ) -> crate::error::Result<Self> {
         Self::mount_device(Arc::new(SimDevice::new(disk)), bs, log_blocks, limit)
     }
     pub(super) fn mount_device(
@@ -85,8 +90,7 @@ impl Rig {
     ) -> crate::error::Result<Self> {
         let cache = Cache::new(upper, bs, limit);
         let clock = Arc::new(SimClock::new(1_000_000));
-        let (clean, replayed) =
-            UnrecoveredJournal::examine(&cache, place(log_blocks))?.recover(Jid(3), &*clock)?;
+        let (clean, replayed) = UnrecoveredJournal::examine(&cache, place(log_blocks))?.recover(Jid(3), &*clock)?;
         // The timer must not interfere: a day.
         let journal = Journal::open(cache.clone(), clean, clock, true, 86400)?;
         journal.log.as_ref().expect("writable").flusher.disable();

@@ -44,7 +44,9 @@ fn threads_and_a_crash() {
         for (bs, log_blocks) in [(512, 64), (1024, 200)] {
             let crash_at = seed * 37 % 400 + 1;
             let (rig, models) = run(seed, bs, log_blocks, crash_at);
-            for (i, mode) in [CrashMode::AllLost, CrashMode::AllKept, CrashMode::Random, CrashMode::Torn].into_iter().enumerate() {
+            for (i, mode) in
+                [CrashMode::AllLost, CrashMode::AllKept, CrashMode::Random, CrashMode::Torn].into_iter().enumerate()
+            {
                 let what = format!("seed {seed} bs {bs} log {log_blocks} crash at {crash_at} {mode:?}");
                 let image = rig.dev.crash(seed + i as u64, mode);
                 let again = Rig::mount(image, rig.cache.block_size(), log_blocks, 1 << 20).expect(&what);
@@ -74,7 +76,10 @@ fn many_fsyncs_share_flushes() {
                 let b = tx.new_meta(addr(FIRST + t), owner(FIRST + t), MetaType::Indirect);
                 tx.edit(&b, |bytes| put_u64(bytes, 32, t));
                 let data = Arc::new(AlignedBuf::copy_of(&[t as u8; 4096]));
-                rig.cache.data().write(owner(FIRST + t), addr(FIRST + 100 + t), data, Some(tx.batch())).expect("buffered");
+                rig.cache
+                    .data()
+                    .write(owner(FIRST + t), addr(FIRST + 100 + t), data, Some(tx.batch()))
+                    .expect("buffered");
                 let batch = tx.commit();
                 barrier.wait();
                 rig.journal.sync_file(owner(FIRST + t), batch).expect("synced");
