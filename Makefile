@@ -3,17 +3,17 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 
-.PHONY: help demo test check setup build release bench interop model crash posix fuzz doc deny install uninstall clean
+.PHONY: help demo test check setup build release bench interop model crash posix programs doc deny install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
 	@echo "make test      every test"
 	@echo "make check     format and lints"
-	@echo "make bench     the table of ratios (needs some minutes of a quiet machine)"
+	@echo "make bench     the micro-benchmarks (needs a quiet machine)"
+	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
 	@echo "make posix     only the POSIX run through a real mount"
-	@echo "make fuzz      a minute of fuzzing each target"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
 # Debian packages that tests and demo use; does nothing where they are there.
@@ -35,7 +35,8 @@ test: setup
 
 check:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace -- -D warnings
+	$(CARGO) clippy --workspace --all-targets
 	$(CARGO) build -p gfs2r --lib --no-default-features
 
 model: setup
@@ -46,16 +47,16 @@ crash: setup
 
 interop: setup
 	$(CARGO) build --release --workspace
-	$(CARGO) test --release --test interop -- --nocapture
+	$(CARGO) test --release -p gfs2r-uml --test interop -- --nocapture
 
 posix: release
 	$(CARGO) test --release --test posix -- --nocapture
 
-bench: release
-	@scripts/bench
+bench:
+	$(CARGO) bench --workspace --benches
 
-fuzz:
-	@scripts/fuzz 60
+programs: release
+	@scripts/programs
 
 doc:
 	$(CARGO) doc --workspace --no-deps

@@ -4,10 +4,10 @@
 #[path = "../tests/volume/mod.rs"]
 mod volume;
 
+use gfs2r::device::AlignedBuf;
 use gfs2r::file;
 use gfs2r::fs::NewInode;
 use gfs2r::ids::Inum;
-use gfs2r::device::AlignedBuf;
 use std::time::Instant;
 use volume::{ROOT, Volume};
 

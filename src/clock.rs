@@ -1,7 +1,7 @@
 //! Time comes in as an argument: a [`Clock`] tells it, the system's or a simulated one.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A point in time as a dinode keeps it: signed seconds since 1970 and nanoseconds (ondisk.md 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,17 +18,15 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The system's clock.
+/// The system's clock, with the granularity of the kernel's own file times: on a mount whose kernel sets some of the times,
+/// a finer clock would make a file's creation later than its first write.
 #[derive(Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(d) => Timestamp { sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nsec: d.subsec_nanos() },
-            // Before 1970: a machine without a clock. Its files are as old as the epoch.
-            Err(_) => Timestamp::default(),
-        }
+        let t = clock_gettime(ClockId::RealtimeCoarse);
+        Timestamp { sec: t.tv_sec, nsec: u32::try_from(t.tv_nsec).unwrap_or(0) }
     }
 }
 

@@ -108,6 +108,11 @@ impl Fs {
         u32::try_from(self.vol.bs.bytes()).unwrap_or(u32::MAX)
     }
 
+    /// The quotas, when the mount counts them.
+    pub fn quota(&self) -> Option<&Arc<Quota>> {
+        self.quota.as_ref()
+    }
+
     /// What df shows.
     pub fn space(&self) -> Space {
         let (total, free, dinodes) = self.statfs.totals();

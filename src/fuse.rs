@@ -1,8 +1,8 @@
 //! Chapter 14: the kernel's requests.
 //!
 //! [`Service`] is the narrow interface: one function for each request, in plain types, none of which is a transport's. A
-//! transport decodes a request, calls the function through [`Dispatcher`], and encodes the answer; `fuse/adapter.rs` is the
-//! transport built on the fuser crate, and the only file that names it.
+//! transport decodes a request, calls the function through [`Dispatcher`], and encodes the answer; `fuse/adapter.rs`
+//! and its neighbours are the transport built on the fuser crate, and the only files that name it.
 //!
 //! How a request waits (fuse.md 3.2): the thread that read it runs it *impatiently* (`sync.rs`). If it would have to wait and
 //! another reader is free, it waits right there, which saves a hop; the last free reader never waits, it hands the request and
@@ -11,8 +11,11 @@
 //! What the kernel may cache is one table, `fuse/policy.rs`.
 
 mod adapter;
+mod convert;
 mod dispatch;
 mod errno;
+mod kernel;
+mod listing;
 mod policy;
 mod service;
 mod session;

@@ -43,4 +43,7 @@ pub mod fuse;
 pub mod mount;
 
 #[cfg(feature = "mount")]
+pub mod dump;
+
+#[cfg(feature = "mount")]
 pub mod cli;

@@ -48,7 +48,7 @@ impl Who {
     }
     fn from_index(index: u64) -> Option<Self> {
         let id = u32::try_from(index / 2).ok()?;
-        Some(if index % 2 == 0 { Self::User(id) } else { Self::Group(id) })
+        Some(if index.is_multiple_of(2) { Self::User(id) } else { Self::Group(id) })
     }
 }
 
@@ -154,7 +154,8 @@ impl Quota {
         };
         let at = 24 + slot % self.slots_per_block * SLOT;
         tx.edit(&self.blocks[slot / self.slots_per_block], |b| {
-            *QuotaChange::edit(&mut b[at..]) = QuotaChange { change: change.into(), flags: flags.into(), id: id.into() };
+            *QuotaChange::edit(&mut b[at..]) =
+                QuotaChange { change: change.into(), flags: flags.into(), id: id.into() };
         });
         if change == 0 {
             state.pending.remove(&who);

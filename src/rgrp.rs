@@ -88,7 +88,7 @@ pub struct Want {
 type Reclaimer = Box<dyn Fn(usize) -> bool + Send + Sync>;
 
 /// Rgrps whose bitmaps stay in memory when nobody uses them.
-const KEPT: usize = 4096;
+const KEPT: usize = 512;
 
 /// All resource groups of a volume.
 pub struct Rgrps {

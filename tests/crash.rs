@@ -8,6 +8,7 @@
 mod harness;
 #[path = "model/ops.rs"]
 mod ops;
+#[allow(dead_code, reason = "each test uses its own part")]
 #[path = "model/reference.rs"]
 mod reference;
 mod support;
@@ -192,7 +193,9 @@ fn matrix(name: &str, block_size: u32, operations: usize, pictures: usize, weigh
             op = Op::Create { dir, name: name(0), perm: 0o644 };
         }
         if let Op::BulkRemove { dir, percent } = op {
-            todo = (0..percent / 2).map(|_| Op::Remove { dir, name: rng.next(), rmdir: false, keep_open: false }).collect();
+            todo = (0..percent / 2)
+                .map(|_| Op::Remove { dir, name: rng.next(), rmdir: false, keep_open: false })
+                .collect();
             op = Op::Sync;
         }
         // The harness holds inodes open; a crash test wants them to go.
@@ -226,18 +229,22 @@ fn matrix(name: &str, block_size: u32, operations: usize, pictures: usize, weigh
 }
 
 fn examine(name: &str, seed: u64, story: &Story, picture: Picture, stock: bool) {
-    let when = format!("{name} SEED={seed}: crash in operation {} ({:?} {})", picture.begun, picture.mode, picture.seed);
+    let when =
+        format!("{name} SEED={seed}: crash in operation {} ({:?} {})", picture.begun, picture.mode, picture.seed);
     let disk = Arc::new(picture.disk);
     check(&*disk, &format!("{when}, before the replay"));
     let clock = Arc::new(SimClock::new(1_800_000_000));
     let opened = volume::open(disk.clone(), &OpenOptions::default(), clock).unwrap_or_else(|e| panic!("{when}: {e}"));
     let (tree, nodes) = tree_of_volume(&opened.fs);
     // The last sync that had certainly ended: one whose operation is before the one that was under way.
-    let (synced, model) = story.syncs.iter().rev().find(|(n, _)| *n < picture.begun || *n == 0).expect("the start counts");
+    let (synced, model) =
+        story.syncs.iter().rev().find(|(n, _)| *n < picture.begun || *n == 0).expect("the start counts");
     let last = picture.begun.min(story.trees.len() - 1);
     if !story.trees[*synced..=last].contains(&tree) {
-        let nearest = story.trees[*synced..=last].iter().min_by_key(|t| t.symmetric_difference(&tree).count()).expect("one");
-        let diff: Vec<_> = nearest.symmetric_difference(&tree).map(|(p, k)| format!("{k}{}", String::from_utf8_lossy(p))).collect();
+        let nearest =
+            story.trees[*synced..=last].iter().min_by_key(|t| t.symmetric_difference(&tree).count()).expect("one");
+        let diff: Vec<_> =
+            nearest.symmetric_difference(&tree).map(|(p, k)| format!("{k}{}", String::from_utf8_lossy(p))).collect();
         panic!("{when}: names are as after no operation since {synced}; nearest differs in {diff:?}");
     }
     let changed: BTreeSet<Id> = story.touched[synced + 1..=last].iter().flatten().copied().collect();
@@ -255,7 +262,10 @@ fn examine(name: &str, seed: u64, story: &Story, picture: Picture, stock: bool) 
         if size != bytes.size || n != want.len() || got != want {
             let at = got.iter().zip(&want).position(|(g, w)| g != w);
             let path = String::from_utf8_lossy(&path);
-            panic!("{when}: {path} (node {id}) was synced after operation {synced} and is not as it was: {size} bytes, {} before; differs at {at:?}", bytes.size);
+            panic!(
+                "{when}: {path} (node {id}) was synced after operation {synced} and is not as it was: {size} bytes, {} before; differs at {at:?}",
+                bytes.size
+            );
         }
     }
     opened.fs.reclaim_orphans().unwrap_or_else(|e| panic!("{when}: orphans: {e}"));
@@ -279,7 +289,15 @@ fn names(rng: &mut Rng, bs: u64) -> Op {
         6 => Op::BulkRemove { dir: rng.next(), percent: rng.below(60) },
         _ => loop {
             let op = ops::random(rng, bs);
-            if matches!(op, Op::Create { .. } | Op::Mkdir { .. } | Op::Rename { .. } | Op::Remove { .. } | Op::Link { .. } | Op::Symlink { .. }) {
+            if matches!(
+                op,
+                Op::Create { .. }
+                    | Op::Mkdir { .. }
+                    | Op::Rename { .. }
+                    | Op::Remove { .. }
+                    | Op::Link { .. }
+                    | Op::Symlink { .. }
+            ) {
                 break op;
             }
         },
@@ -293,10 +311,20 @@ fn contents(rng: &mut Rng, bs: u64) -> Op {
         2 => Op::Chattr { file: rng.next(), journal: rng.chance(70) },
         3 | 4 => Op::Create { dir: 0, name: format!("c{}", rng.below(12)).into_bytes(), perm: 0o644 },
         5 => Op::Remove { dir: 0, name: rng.next(), rmdir: false, keep_open: false },
-        6..=12 => Op::Write { file: rng.next(), offset: rng.below(400 * bs), len: 1 + rng.below(60 * bs) as usize, fill: rng.next() },
+        6..=12 => Op::Write {
+            file: rng.next(),
+            offset: rng.below(400 * bs),
+            len: 1 + rng.below(60 * bs) as usize,
+            fill: rng.next(),
+        },
         13..=16 => Op::Truncate { file: rng.next(), size: rng.below(300 * bs) },
         17 => Op::Punch { file: rng.next(), offset: rng.below(300 * bs), len: rng.below(200 * bs) + 1 },
-        _ => Op::SetXattr { node: rng.next(), name: format!("user.x{}", rng.below(6)).into_bytes(), len: rng.below(3 * bs) as usize, fill: rng.next() },
+        _ => Op::SetXattr {
+            node: rng.next(),
+            name: format!("user.x{}", rng.below(6)).into_bytes(),
+            len: rng.below(3 * bs) as usize,
+            fill: rng.next(),
+        },
     }
 }
 

@@ -66,7 +66,7 @@ fn make_dir(fs: &Fs, dir: BlockAddr, name: &[u8]) -> BlockAddr {
 fn some_name(rng: &mut Rng, of: u64) -> Vec<u8> {
     let n = rng.below(of);
     let mut name = format!("{n}").into_bytes();
-    let len = name.len() + (n * 31 % 97) as usize * usize::from(n % 5 == 0) + (n * 7 % 9) as usize;
+    let len = name.len() + (n * 31 % 97) as usize * usize::from(n.is_multiple_of(5)) + (n * 7 % 9) as usize;
     name.resize(len.min(255), b'a' + (n % 26) as u8);
     name
 }

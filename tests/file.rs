@@ -158,7 +158,7 @@ impl File {
         let vol = vol(v);
         let inode = vol.shared(self.inum).expect("inode");
         let size = self.model.size;
-        if inode.is_stuffed() || inode.is_jdata() || size % bs == 0 {
+        if inode.is_stuffed() || inode.is_jdata() || size.is_multiple_of(bs) {
             return;
         }
         let last = file::map(vol, &inode, FileBlock(size / bs), 1).expect("map");
@@ -185,7 +185,10 @@ impl File {
             result => {
                 let data = result.expect("seek");
                 let len = (data - from).min(AFTER) as usize;
-                assert!(data < self.model.size && self.model.read(from, len).iter().all(|&b| b == 0), "a hole with data");
+                assert!(
+                    data < self.model.size && self.model.read(from, len).iter().all(|&b| b == 0),
+                    "a hole with data"
+                );
                 let hole = file::seek(vol, &inode, data, Seek::Hole).expect("there is one at the end");
                 assert!(hole > data && hole <= self.model.size);
                 if hole < self.model.size && !inode.is_stuffed() {
@@ -202,9 +205,8 @@ fn random_operations(bs: u32, rounds: u64) {
     let seed = seed("random_operations");
     let mut rng = Rng::new(seed ^ u64::from(bs));
     let Some(mut v) = Volume::make(bs, 64, 1802) else { return };
-    let mut files: Vec<File> = (0..4)
-        .map(|i| File { inum: new_file(&v, &format!("f{i}")), model: Bytes::default(), jdata: false })
-        .collect();
+    let mut files: Vec<File> =
+        (0..4).map(|i| File { inum: new_file(&v, &format!("f{i}")), model: Bytes::default(), jdata: false }).collect();
     for f in &mut files[2..] {
         let mut inode = vol(&v).exclusive(f.inum).expect("inode");
         file::set_jdata(vol(&v), &mut inode, true).expect("set_jdata");
@@ -214,7 +216,11 @@ fn random_operations(bs: u32, rounds: u64) {
     for round in 0..rounds {
         let pick = rng.below(4) as usize;
         let f = &mut files[pick];
-        if rng.chance(55) { f.write(&v, &mut rng, bs) } else { f.change(&v, &mut rng, bs) }
+        if rng.chance(55) {
+            f.write(&v, &mut rng, bs)
+        } else {
+            f.change(&v, &mut rng, bs)
+        }
         if round % 16 == 0 {
             f.check(&v, &mut rng, bs);
         }
@@ -352,7 +358,9 @@ fn deleting_gives_everything_back() {
     let Some(v) = Volume::make(512, 48, 1802) else { return };
     let root = vol(&v).root.addr;
     let free = v.fs().space();
-    for (i, (size, jdata)) in [(0, false), (100, false), (5000, true), (3_000_000, false), (2_000_000, true)].iter().enumerate() {
+    for (i, (size, jdata)) in
+        [(0, false), (100, false), (5000, true), (3_000_000, false), (2_000_000, true)].iter().enumerate()
+    {
         let name = format!("f{i}");
         let inum = new_file(&v, &name);
         let mut inode = vol(&v).exclusive(inum).expect("inode");

@@ -5,6 +5,7 @@
 mod harness;
 #[path = "model/ops.rs"]
 mod ops;
+#[allow(dead_code, reason = "each test uses its own part")]
 #[path = "model/reference.rs"]
 mod reference;
 mod support;

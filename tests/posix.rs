@@ -38,6 +38,9 @@ mod xattr;
 use harness::{Mounted, T, can_run};
 use std::path::PathBuf;
 
+/// A name and what it checks.
+type Chapter = (&'static str, fn(&T));
+
 #[test]
 fn conformance() {
     if !can_run() {
@@ -50,7 +53,7 @@ fn conformance() {
     let mounted = if elsewhere.is_some() { None } else { Some(Mounted::new("512M", "acl")) };
     let root = elsewhere.clone().unwrap_or_else(|| mounted.as_ref().expect("mounted").dir());
     let t = T::new(root, mounted.as_ref().map(Mounted::daemon));
-    let chapters: &[(&str, fn(&T))] = &[
+    let chapters: &[Chapter] = &[
         ("open", open::run),
         ("names", names::run),
         ("rename", rename::run),

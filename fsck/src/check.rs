@@ -6,7 +6,9 @@ use crate::issue::IssueKind;
 use crate::journal::Journal;
 use crate::report::{CheckError, Findings, Journals, Options, Report};
 use crate::state::State;
-use crate::{initialize, pass1_metadata, pass1b_duplicates, pass2_directories, pass3_connectivity, pass4_links, pass5_bitmaps};
+use crate::{
+    initialize, pass1_metadata, pass1b_duplicates, pass2_directories, pass3_connectivity, pass4_links, pass5_bitmaps,
+};
 use crate::{rgrps, system};
 use gfs2r::device::BlockDevice;
 use gfs2r::format::{MAGIC, MetaHeader, MetaType, OnDisk, Superblock};
@@ -124,7 +126,8 @@ fn path(st: &State, addr: u64) -> Option<PathBuf> {
 }
 
 fn numbers(disk: &Disk<'_>, st: &mut State, journals: &[Journal]) {
-    let sum = |value: fn(&crate::blockmap::Group) -> u32| st.map.groups.iter().map(|g| u64::from(value(g))).sum::<u64>();
+    let sum =
+        |value: fn(&crate::blockmap::Group) -> u32| st.map.groups.iter().map(|g| u64::from(value(g))).sum::<u64>();
     let (blocks, free) = (sum(|g| g.extent.data), sum(|g| g.counts.free));
     let (unlinked, dinodes) = (sum(|g| g.counts.unlinked), sum(|g| g.counts.dinodes + g.counts.unlinked));
     let stats = &mut st.stats;

@@ -133,7 +133,11 @@ fn table(
     if height == 0 {
         if len > disk.bs.stuffed_max() {
             inode.damaged = true;
-            st.found.add(addr, addr, IssueKind::DinodeStuffedSize { size: len as u64, max: disk.bs.stuffed_max() as u64 });
+            st.found.add(
+                addr,
+                addr,
+                IssueKind::DinodeStuffedSize { size: len as u64, max: disk.bs.stuffed_max() as u64 },
+            );
             return Ok(Vec::new());
         }
         return Ok((0..len / 8).map(|i| Some(get_u64(bytes, DINODE_SIZE + 8 * i))).collect());
@@ -231,7 +235,7 @@ fn place(st: &mut State, inode: &mut Inode, addr: u64, leaf: &Leaf, depth: u16, 
             return None;
         }
         let length = 1u32 << (depth - own);
-        if !run.cut && (run.length != length || run.start % length != 0) {
+        if !run.cut && (run.length != length || !run.start.is_multiple_of(length)) {
             add(IssueKind::LeafRun { depth: own, start: run.start, length: run.length });
             inode.damaged = true;
             return None;
@@ -299,6 +303,7 @@ fn entry(
             if inode.unlinked {
                 // One finding is enough: whatever it names has lost a name.
                 if gathered.hashes.is_empty() {
+                    inode.damaged = true;
                     st.found.add(block, owner, IssueKind::UnlinkedNotEmpty { name: lossy(name) });
                 }
                 gathered.hashes.push((expected, u32::MAX));

@@ -1,7 +1,7 @@
 //! The records of a directory block (ondisk.md 5.2): shared by checker and reader.
 
-use gfs2r::format::directory::{DIRENT_SIZE, Dirent};
 use gfs2r::format::OnDisk;
+use gfs2r::format::directory::{DIRENT_SIZE, Dirent};
 
 /// A live entry.
 #[derive(Clone, Copy, Debug)]

@@ -71,9 +71,7 @@ impl<'d> Disk<'d> {
         let outer_end = end.next_multiple_of(align).min(self.device.size());
         let len = (outer_end - outer_start) as usize;
         let mut buf = self.take_scratch(len);
-        self.device
-            .read(outer_start, &mut buf[..len])
-            .map_err(|error| CheckError::Io { block: first, error })?;
+        self.device.read(outer_start, &mut buf[..len]).map_err(|error| CheckError::Io { block: first, error })?;
         self.bytes_read.set(self.bytes_read.get().saturating_add(len as u64));
         let within = (start - outer_start) as usize;
         let bytes = &mut buf[within..within + (end - start) as usize];

@@ -244,7 +244,10 @@ mod tests {
             let crc = Crc::new(size);
             let mut block = vec![0; size];
             for seed in 0..20u8 {
-                block[52..120].iter_mut().enumerate().for_each(|(i, b)| *b = seed.wrapping_mul(31).wrapping_add(i as u8));
+                block[52..120]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, b)| *b = seed.wrapping_mul(31).wrapping_add(i as u8));
                 assert_eq!(crc.header(&block), crc32c_raw(&block[52..]));
             }
             block[size - 1] = 1;

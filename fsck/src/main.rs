@@ -23,7 +23,7 @@ const USAGE: u8 = 16;
 ///
 /// Exit status: 0 clean, 4 errors left uncorrected, 8 the check failed, 16 usage error or not a known GFS2 volume.
 #[derive(Parser)]
-#[command(name = "fsck.gfs2r", disable_version_flag = true)]
+#[command(name = "fsck.gfs2r", bin_name = "fsck.gfs2r", disable_version_flag = true)]
 struct Arguments {
     /// Answer no to all questions: change nothing.
     #[arg(short = 'n')]

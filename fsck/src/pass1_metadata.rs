@@ -174,7 +174,13 @@ fn contents(
     }
 }
 
-fn data(disk: &Disk<'_>, st: &mut State, inode: &mut Inode, bytes: &[u8], height: u16) -> Result<tree::Tree, CheckError> {
+fn data(
+    disk: &Disk<'_>,
+    st: &mut State,
+    inode: &mut Inode,
+    bytes: &[u8],
+    height: u16,
+) -> Result<tree::Tree, CheckError> {
     let end = inode.size.div_ceil(disk.bs.bytes() as u64);
     let kind = if inode.flags.has(DiFlags::JDATA) { BlockKind::JournaledData } else { BlockKind::Data };
     let found = tree::walk(disk, st, inode, bytes, Walk { height, kind, end, list: false })?;

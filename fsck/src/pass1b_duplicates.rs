@@ -3,7 +3,6 @@
 //! Pass 1 keeps one byte per block and knows only the second claimant. When there are any, everything is walked once more
 //! with an eye on the blocks in question.
 
-use crate::blockmap::BlockMap;
 use crate::disk::Disk;
 use crate::issue::{IssueKind, Owners};
 use crate::pass1_metadata;
@@ -23,7 +22,7 @@ pub(crate) fn run(disk: &Disk<'_>, st: &mut State) -> Result<(), CheckError> {
     };
     again.found.muted = true;
     let result = walk(disk, &mut again, &st.strays);
-    st.map = std::mem::replace(&mut again.map, BlockMap::default());
+    st.map = std::mem::take(&mut again.map);
     result?;
     for (block, owners) in again.watch.unwrap_or_default() {
         let inode = owners.last().map(|owner| owner.inode);

@@ -77,6 +77,9 @@ fn follow(st: &mut State, at: usize, links: &mut Links) {
     };
     let inode = &st.inodes[index as usize];
     if inode.unlinked {
+        // The parent's link count may well be right, and the bitmap wrong.
+        let is_dir = inode.is_dir();
+        st.inodes[entry.parent as usize].subdirs += u32::from(is_dir);
         let kind = IssueKind::DirentUnlinked { name: st.name_lossy(&entry), target };
         st.found.add(entry.block, owner, kind);
         return;
@@ -84,7 +87,12 @@ fn follow(st: &mut State, at: usize, links: &mut Links) {
     if inode.formal != entry.formal {
         // A formal number of 0 is a finding of its own.
         if inode.formal != 0 {
-            let kind = IssueKind::DirentStale { name: st.name_lossy(&entry), target, found: entry.formal, expected: inode.formal };
+            let kind = IssueKind::DirentStale {
+                name: st.name_lossy(&entry),
+                target,
+                found: entry.formal,
+                expected: inode.formal,
+            };
             st.found.add(entry.block, owner, kind);
         }
         links.stale[index as usize] += 1;

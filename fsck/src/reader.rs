@@ -16,6 +16,9 @@ use std::ops::Range;
 /// Longest file that is read in one piece.
 pub(crate) const READ_FILE_MAX: u64 = 4 << 30;
 
+/// Full name and value of each attribute.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An entry as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedEntry {
@@ -52,7 +55,8 @@ pub(crate) fn map(disk: &Disk<'_>, dinode: &[u8], range: Range<u64>) -> Result<V
     if height == 0 {
         return Ok(Vec::new());
     }
-    let wanted = |first: u64, level: u16| first < range.end && first.saturating_add(span(disk.bs, height, level)) > range.start;
+    let wanted =
+        |first: u64, level: u16| first < range.end && first.saturating_add(span(disk.bs, height, level)) > range.start;
     let take = |bytes: &[u8], start: usize, first: u64, level: u16, into: &mut Vec<(u64, u64)>| {
         let found = pointers(bytes, start, first, span(disk.bs, height, level));
         into.extend(found.filter(|&(_, first)| wanted(first, level)));
@@ -90,9 +94,12 @@ pub(crate) fn read_range(disk: &Disk<'_>, bytes: &[u8], offset: u64, len: u64) -
         let stuffed = &bytes[DINODE_SIZE..];
         let range = offset.min(size) as usize..end as usize;
         let part = if len == 0 { Some(&[][..]) } else { stuffed.get(range) };
-        return part.map(<[u8]>::to_vec).ok_or_else(|| CheckError::damaged(di.num.addr.get(), "more bytes than a dinode holds"));
+        return part
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| CheckError::damaged(di.num.addr.get(), "more bytes than a dinode holds"));
     }
-    let (skip, piece) = if di.mode.get() & 0o170000 == 0o040000 { (24, disk.bs.payload()) } else { (0, disk.bs.bytes()) };
+    let (skip, piece) =
+        if di.mode.get() & 0o170000 == 0o040000 { (24, disk.bs.payload()) } else { (0, disk.bs.bytes()) };
     let mut out = vec![0; len as usize];
     if len == 0 {
         return Ok(out);
@@ -163,7 +170,7 @@ pub(crate) fn lookup(disk: &Disk<'_>, dir: &[u8], name: &[u8]) -> Result<Option<
 }
 
 /// The attributes of an inode by their full names, sorted.
-pub(crate) fn xattrs(disk: &Disk<'_>, dinode: &[u8], fs_format: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CheckError> {
+pub(crate) fn xattrs(disk: &Disk<'_>, dinode: &[u8], fs_format: u32) -> Result<Attributes, CheckError> {
     let di = Dinode::view(dinode);
     let eattr = di.eattr.get();
     if eattr == 0 {

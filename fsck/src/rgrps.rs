@@ -61,7 +61,9 @@ fn entries(disk: &Disk<'_>, found: &mut Findings, dinode: &[u8]) -> Result<Optio
     let first = SUPERBLOCK_OFFSET.div_ceil(disk.bs.bytes() as u64) + 1;
     for (entry, bytes) in (0..).zip(bytes.chunks_exact(96)) {
         let wrong = match RgrpExtent::check(RindexEntry::view(bytes), disk.bs) {
-            Ok(extent) if extent.addr.get() < first => IssueKind::RindexEntry { entry, what: "on the superblock".into() },
+            Ok(extent) if extent.addr.get() < first => {
+                IssueKind::RindexEntry { entry, what: "on the superblock".into() }
+            }
             Ok(extent) if extent.end() > disk.blocks => {
                 IssueKind::RindexBeyondDevice { entry, end: extent.end(), blocks: disk.blocks }
             }

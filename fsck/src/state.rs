@@ -130,7 +130,14 @@ impl State {
     }
 
     /// Checks the header of one of the inode's metadata blocks. False when the block is of another type.
-    pub(crate) fn header(&mut self, inode: &mut Inode, addr: u64, bytes: &[u8], kind: BlockKind, wanted: MetaType) -> bool {
+    pub(crate) fn header(
+        &mut self,
+        inode: &mut Inode,
+        addr: u64,
+        bytes: &[u8],
+        kind: BlockKind,
+        wanted: MetaType,
+    ) -> bool {
         let header = MetaHeader::view(bytes);
         let found = if header.magic.get() == MAGIC { header.kind.get() } else { 0 };
         if found != wanted as u32 {

@@ -19,7 +19,8 @@ type Names = HashMap<Vec<u8>, u32>;
 pub(crate) fn run(disk: &Disk<'_>, st: &mut State, journals: &[Journal]) -> Result<(), CheckError> {
     for (which, addr) in [("master", st.master), ("root", st.root)] {
         // A block that is no dinode at all was reported as such.
-        if st.inode(addr).is_none_or(|i| !i.is_dir() || i.unlinked) && !st.no_dinodes.iter().any(|&(at, _)| at == addr) {
+        if st.inode(addr).is_none_or(|i| !i.is_dir() || i.unlinked) && !st.no_dinodes.iter().any(|&(at, _)| at == addr)
+        {
             st.found.add(addr, None, IssueKind::SuperblockDirectory { which, found: addr });
         }
     }
@@ -34,7 +35,7 @@ pub(crate) fn run(disk: &Disk<'_>, st: &mut State, journals: &[Journal]) -> Resu
     unknown(st, &master);
     size(st, inum, "inum", 8, "8");
     size(st, statfs, "statfs", 24, "24");
-    if let Some(quota) = quota.map(|q| st.inodes[q as usize].clone()).filter(|q| q.size % 88 != 0) {
+    if let Some(quota) = quota.map(|q| st.inodes[q as usize].clone()).filter(|q| !q.size.is_multiple_of(88)) {
         st.found.add(quota.addr, quota.addr, IssueKind::QuotaSize { size: quota.size });
     }
     let journal_count = jindex.map_or(0, |jindex| check_jindex(st, jindex));
@@ -54,7 +55,7 @@ fn names(st: &State, addr: u64) -> Option<Names> {
         return None;
     }
     let own = st.entries.iter().filter(|e| e.parent == index);
-    Some(own.filter_map(|e| Some((st.name(e).to_vec(), *st.index.get(&e.addr).unwrap_or(&u32::MAX)))).collect())
+    Some(own.map(|e| (st.name(e).to_vec(), *st.index.get(&e.addr).unwrap_or(&u32::MAX))).collect())
 }
 
 /// Takes a name out of `names`; reports it when it is missing or of another type.
@@ -141,7 +142,7 @@ fn check_per_node(
 fn quota_change(disk: &Disk<'_>, st: &mut State, index: u32, name: String) -> Result<(), CheckError> {
     let inode = st.inodes[index as usize].clone();
     let (addr, bs) = (inode.addr, disk.bs.bytes() as u64);
-    if !(1 << 20..=64 << 20).contains(&inode.size) || inode.size % bs != 0 {
+    if !(1 << 20..=64 << 20).contains(&inode.size) || !inode.size.is_multiple_of(bs) {
         let kind = IssueKind::SystemFileSize { name, found: inode.size, expected: "whole blocks of 1 to 64 MiB" };
         st.found.add(addr, addr, kind);
         return Ok(());
@@ -205,7 +206,8 @@ fn totals(
         }
     }
     let total: i128 = st.map.groups.iter().map(|g| i128::from(g.extent.data)).sum();
-    let sum = |value: fn(&crate::blockmap::Group) -> u32| st.map.groups.iter().map(|g| i128::from(value(g))).sum::<i128>();
+    let sum =
+        |value: fn(&crate::blockmap::Group) -> u32| st.map.groups.iter().map(|g| i128::from(value(g))).sum::<i128>();
     let by_bitmap = [total, sum(|g| g.counts.free), sum(|g| g.counts.dinodes + g.counts.unlinked)];
     // A header that disagrees with its bitmap was reported, and is not worth a second finding here.
     let by_header = [total, sum(|g| g.header_free), sum(|g| g.header_dinodes)];

@@ -56,7 +56,13 @@ pub(crate) struct Walk {
 }
 
 /// Walks the tree below a dinode whose height was checked, claiming every block.
-pub(crate) fn walk(disk: &Disk<'_>, st: &mut State, inode: &mut Inode, dinode: &[u8], walk: Walk) -> Result<Tree, CheckError> {
+pub(crate) fn walk(
+    disk: &Disk<'_>,
+    st: &mut State,
+    inode: &mut Inode,
+    dinode: &[u8],
+    walk: Walk,
+) -> Result<Tree, CheckError> {
     let mut tree = Tree::default();
     if walk.height == 0 {
         return Ok(tree);

@@ -63,11 +63,9 @@ impl<'d> Volume<'d> {
     pub fn open(device: &'d dyn BlockDevice, journals: Journals) -> Result<Self, CheckError> {
         let mut found = Findings::new(&Options::default());
         let (mut disk, sb) = initialize::superblock(device, &mut found)?;
-        if journals == Journals::Overlay {
-            if !initialize::journals(&mut disk, &mut found, &sb, journals)?.usable {
-                let why = found.issues.iter().find(|i| i.severity() == Severity::Error);
-                return Err(CheckError::damaged(0, why.map_or_else(String::new, ToString::to_string)));
-            }
+        if journals == Journals::Overlay && !initialize::journals(&mut disk, &mut found, &sb, journals)?.usable {
+            let why = found.issues.iter().find(|i| i.severity() == Severity::Error);
+            return Err(CheckError::damaged(0, why.map_or_else(String::new, ToString::to_string)));
         }
         Ok(Self { disk, sb })
     }

@@ -85,7 +85,11 @@ fn the_replayed_view_is_what_the_stock_tool_makes_of_it() {
             assert_eq!(a, b);
             if a.mode & 0o170000 == 0o100000 && a.size < 10_000_000 {
                 let addr = a.inum.addr.get();
-                assert!(ours.read_file(addr).expect("read") == theirs.read_file(addr).expect("read"), "{}", a.path.display());
+                assert!(
+                    ours.read_file(addr).expect("read") == theirs.read_file(addr).expect("read"),
+                    "{}",
+                    a.path.display()
+                );
             }
         }
     }
@@ -149,4 +153,3 @@ fn make_fixture() {
     }
     common::save(&plant.device, &common::images().join(format!("{}.gz", var("FIXTURE_TO"))));
 }
-

@@ -190,6 +190,9 @@ impl BlockDevice for MemoryDevice {
         check_write(self.size, self.alignment(), offset, len)?;
         // Whole pages go; the edges keep their bytes, as a discard may.
         let (first, last) = (offset.div_ceil(PAGE as u64), (offset + len) / PAGE as u64);
+        if first >= last {
+            return Ok(());
+        }
         let mut extents = self.extents.write();
         for (number, extent) in extents.range_mut(first / PAGES as u64..=last / PAGES as u64) {
             let start = number * PAGES as u64;

@@ -161,7 +161,13 @@ pub(super) enum Zeroing {
 
 impl Zeroing {
     /// Prepares zeroing the bytes `from..to` of the block at `addr`; `None` when they are zero.
-    pub(super) fn prepare(vol: &Volume, inode: &Inode, addr: BlockAddr, from: usize, to: usize) -> Result<Option<Self>> {
+    pub(super) fn prepare(
+        vol: &Volume,
+        inode: &Inode,
+        addr: BlockAddr,
+        from: usize,
+        to: usize,
+    ) -> Result<Option<Self>> {
         let is_zero = |bytes: &[u8]| bytes.iter().all(|&b| b == 0);
         if inode.is_jdata() {
             let buffer = vol.cache.jdata(addr, inode.lock_name())?;

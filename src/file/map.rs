@@ -213,7 +213,10 @@ impl<'a> Search<'a> {
         if self.visited.is_multiple_of(1 << 20) {
             let all: u64 = self.vol.rgrps.extents().iter().map(|e| u64::from(e.data)).sum();
             if self.visited > all {
-                return Err(Error::corrupt(self.inode.inum.addr, CorruptKind::Dinode("its pointer blocks form a circle")));
+                return Err(Error::corrupt(
+                    self.inode.inum.addr,
+                    CorruptKind::Dinode("its pointer blocks form a circle"),
+                ));
             }
         }
         Ok(())

@@ -61,7 +61,14 @@ pub(crate) fn first_work(vol: &Volume, inode: &Inode, range: Range) -> Result<Op
     first_in(vol, inode, range, &root, 0, 0)
 }
 
-fn first_in(vol: &Volume, inode: &Inode, range: Range, node: &Node, level: u16, base: u64) -> Result<Option<BlockAddr>> {
+fn first_in(
+    vol: &Volume,
+    inode: &Inode,
+    range: Range,
+    node: &Node,
+    level: u16,
+    base: u64,
+) -> Result<Option<BlockAddr>> {
     let (shape, height) = (Shape::new(vol.bs), inode.dinode.height.get());
     let Some(part) = shape.part(height, level, base, range.from, range.to) else { return Ok(None) };
     let span = shape.span(height, level);
@@ -146,7 +153,8 @@ impl Piece {
             });
         }
         let left = inode.dinode.blocks.get().checked_sub(self.freed).filter(|&left| left > 0);
-        let left = left.ok_or_else(|| Error::corrupt(inode.inum.addr, CorruptKind::Dinode("more blocks than di_blocks says")))?;
+        let left = left
+            .ok_or_else(|| Error::corrupt(inode.inum.addr, CorruptKind::Dinode("more blocks than di_blocks says")))?;
         inode.dinode.blocks.set(left);
         Ok(())
     }
@@ -191,7 +199,9 @@ struct Visit {
 impl Planner<'_, '_> {
     fn visit(&mut self, node: &Node, level: u16, base: u64) -> Result<Visit> {
         let mut out = Visit { slots: Vec::new(), remains: false, whole: false };
-        let Some(part) = self.shape.part(self.height, level, base, self.range.from, self.range.to) else { return Ok(out) };
+        let Some(part) = self.shape.part(self.height, level, base, self.range.from, self.range.to) else {
+            return Ok(out);
+        };
         out.whole = part.whole;
         let span = self.shape.span(self.height, level);
         let mut ahead = if level + 2 == self.height { part.first } else { part.end };

@@ -116,8 +116,8 @@ mod tests {
     fn the_worked_example() {
         let mut block = vec![0u8; 4096];
         let words: [u32; 30] = [
-            0x01161970, 8, 0, 0, 0x320, 0, 0, 0x801, 0x40002, 0x11a, 0x124, 0, 0, 0x202cac8f, 0, 0x6b02e5da, 0, 0x13c, 0,
-            0x12, 0, 0x81d, 0, 0x81e, 0, 0, 0xffffffff, 0xfffffff0, 0, 3,
+            0x01161970, 8, 0, 0, 0x320, 0, 0, 0x801, 0x40002, 0x11a, 0x124, 0, 0, 0x202cac8f, 0, 0x6b02e5da, 0, 0x13c,
+            0, 0x12, 0, 0x81d, 0, 0x81e, 0, 0, 0xffffffff, 0xfffffff0, 0, 3,
         ];
         for (i, w) in words.iter().enumerate() {
             be::U32::edit(&mut block[4 * i..]).set(*w);

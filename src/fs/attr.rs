@@ -11,8 +11,8 @@ use crate::ids::{BlockAddr, Inum};
 use crate::inode::Inode;
 use crate::journal::Reserve;
 use crate::rgrp::Owner;
-use crate::xattr::acl::Acl;
 use crate::xattr;
+use crate::xattr::acl::Acl;
 
 /// What stat(2) shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +230,8 @@ impl Fs {
         }
         let due = |inode: &Inode, now: Timestamp| {
             let d = &inode.dinode;
-            let stale = d.atime() <= d.mtime() || d.atime() <= d.ctime() || now.sec.saturating_sub(d.atime().sec) >= DAY;
+            let stale =
+                d.atime() <= d.mtime() || d.atime() <= d.ctime() || now.sec.saturating_sub(d.atime().sec) >= DAY;
             !inode.flags().has(DiFlags::NOATIME) && (strict || stale)
         };
         let now = self.vol.clock.now();
@@ -289,7 +290,9 @@ mod tests {
         let touch = SetAttr { atime: Some(SetTime::Now), ..written };
         let set = SetAttr { atime: Some(SetTime::At(now)), ..written };
         let group = SetAttr { gid: Some(1), ..written };
-        for (set, on_fixed, on_log) in [(written, true, true), (touch, false, true), (set, false, false), (group, false, false)] {
+        for (set, on_fixed, on_log) in
+            [(written, true, true), (touch, false, true), (set, false, false), (group, false, false)]
+        {
             assert_eq!((may_set(fixed, &set).is_ok(), may_set(log, &set).is_ok()), (on_fixed, on_log));
             assert!(may_set(DiFlags(0), &set).is_ok());
         }

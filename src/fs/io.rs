@@ -56,7 +56,14 @@ impl Fs {
     }
 
     /// Writes `bytes` at `offset`; fewer are written when the disk fills up on the way. `kill_privileges`: setuid and setgid go.
-    pub fn write(&self, caller: &Caller, node: BlockAddr, offset: u64, bytes: &[u8], kill_privileges: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        caller: &Caller,
+        node: BlockAddr,
+        offset: u64,
+        bytes: &[u8],
+        kill_privileges: bool,
+    ) -> Result<usize> {
         let mut inode = self.watch(self.exclusive(node))?;
         self.write_held(caller, &mut inode, offset, bytes, kill_privileges)
     }
@@ -110,6 +117,9 @@ impl Fs {
         }
         let end = offset.checked_add(len).filter(|&e| e <= i64::MAX as u64).ok_or(Error::TooBig)?;
         let keep = mode & KEEP_SIZE != 0;
+        if mode & !KEEP_SIZE == 0 && inode.is_jdata() {
+            return Err(Error::NotSupported);
+        }
         if mode & PUNCH_HOLE == 0 {
             let blocks = self.vol.bs.blocks_for(end) - self.vol.bs.block_of(offset);
             // What can never fit is refused before it has filled the disk.

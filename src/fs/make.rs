@@ -84,8 +84,7 @@ impl Fs {
         let resv = if spread { &mut apart } else { &mut dir.resv };
         let mut space = self.vol.rgrps.reserve(want, resv)?;
         let mut tx = self.vol.journal.begin(Reserve::blocks(1 + ea_log + plan.log + space.log_blocks()))?;
-        let (mut inode, ea_block) =
-            self.vol.create(&mut tx, &mut space, &traits.birth, dir.inum, !attrs.is_empty())?;
+        let (mut inode, ea_block) = self.vol.create(&mut tx, &mut space, &traits.birth, dir.inum, !attrs.is_empty())?;
         if let NewInode::Symlink(target) = what {
             inode.dinode.size.set(target.len() as u64);
             let buffer = inode.buffer(&self.vol)?;

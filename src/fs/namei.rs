@@ -32,7 +32,10 @@ impl Fs {
         let inode = self.vol.shared(entry.inum)?;
         let attr = Attr::of(self, &inode)?;
         if attr.kind != entry.kind {
-            return Err(Error::corrupt(entry.inum.addr, CorruptKind::Directory("entry of another type than its inode")));
+            return Err(Error::corrupt(
+                entry.inum.addr,
+                CorruptKind::Directory("entry of another type than its inode"),
+            ));
         }
         self.nodes.remember(entry.inum);
         drop(dir);

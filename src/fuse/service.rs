@@ -2,9 +2,18 @@
 
 use super::policy::{Atime, Policy};
 use crate::error::{Error, Result};
+use crate::format::dinode::mode::S_ISGID;
 use crate::fs::{Attr, Caller, DirItem, Fs, FsxAttr, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
 use crate::ids::BlockAddr;
 use std::sync::Arc;
+
+const GETFLAGS: u32 = 0x8008_6601;
+const SETFLAGS: u32 = 0x4008_6602;
+const GETFLAGS32: u32 = 0x8004_6601;
+const SETFLAGS32: u32 = 0x4004_6602;
+const FSGETXATTR: u32 = 0x801c_581f;
+const FSSETXATTR: u32 = 0x401c_5820;
+const FITRIM: u32 = 0xc018_5879;
 
 /// The kernel's name for the root.
 const ROOT: u64 = 1;
@@ -130,7 +139,15 @@ impl Service {
     }
 
     /// WRITE; `at_end`: O_APPEND on a mount where the kernel does not know the end.
-    pub fn write(&self, caller: &Caller, node: u64, offset: u64, bytes: &[u8], kill: bool, at_end: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        caller: &Caller,
+        node: u64,
+        offset: u64,
+        bytes: &[u8],
+        kill: bool,
+        at_end: bool,
+    ) -> Result<usize> {
         let addr = self.addr(node)?;
         if at_end && !self.policy.writeback_cache {
             return self.fs.append(caller, addr, bytes, kill);
@@ -152,15 +169,33 @@ impl Service {
         if plus { self.fs.list_plus(addr, from, each) } else { self.fs.list(addr, from, each) }
     }
 
-    /// SETXATTR; `flags` as setxattr(2)'s.
-    pub fn setxattr(&self, node: u64, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
+    /// SETXATTR; `flags` as setxattr(2)'s. `in_group`: whether the caller has this group as a supplementary one.
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        node: u64,
+        (name, value): (&[u8], &[u8]),
+        flags: i32,
+        in_group: &dyn Fn(u32) -> bool,
+    ) -> Result<()> {
+        let addr = self.addr(node)?;
         let how = match flags & 3 {
             0 => SetMode::Any,
             1 => SetMode::Create,
             2 => SetMode::Replace,
-            _ => return Err(Error::Invalid),
+            // Both: whichever is not fulfilled.
+            _ => return self.fs.getxattr(addr, name).and(Err(Error::Exists)),
         };
-        self.fs.setxattr(self.addr(node)?, name, value, how)
+        self.fs.setxattr(addr, name, value, how)?;
+        if name == b"system.posix_acl_access" && caller.uid != 0 {
+            // Like chmod: setgid goes when an owner outside the group changes the rights.
+            let attr = self.fs.getattr(addr)?;
+            if attr.perm & S_ISGID != 0 && attr.gid != caller.gid && !in_group(attr.gid) {
+                let set = SetAttr { mode: Some(attr.perm & !S_ISGID), ..SetAttr::default() };
+                self.fs.setattr(caller, addr, &set)?;
+            }
+        }
+        Ok(())
     }
 
     /// GETXATTR.
@@ -199,15 +234,13 @@ impl Service {
         self.fs.seek(self.addr(node)?, offset, what)
     }
 
+    /// True for the ioctls that [`Service::ioctl`] answers.
+    pub fn knows_ioctl(command: u32) -> bool {
+        [GETFLAGS, GETFLAGS32, SETFLAGS, SETFLAGS32, FSGETXATTR, FSSETXATTR, FITRIM].contains(&command)
+    }
+
     /// IOCTL: chattr flags, fsxattr, FITRIM. The output bytes.
     pub fn ioctl(&self, caller: &Caller, node: u64, command: u32, input: &[u8], out_size: usize) -> Result<Vec<u8>> {
-        const GETFLAGS: u32 = 0x8008_6601;
-        const SETFLAGS: u32 = 0x4008_6602;
-        const GETFLAGS32: u32 = 0x8004_6601;
-        const SETFLAGS32: u32 = 0x4004_6602;
-        const FSGETXATTR: u32 = 0x801c_581f;
-        const FSSETXATTR: u32 = 0x401c_5820;
-        const FITRIM: u32 = 0xc018_5879;
         let addr = self.addr(node)?;
         match command {
             GETFLAGS | GETFLAGS32 => {

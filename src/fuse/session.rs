@@ -1,7 +1,8 @@
 //! Mounting, and serving until unmounted.
 
-use super::adapter::{Adapter, Kernel, MAX_IO};
+use super::adapter::{Adapter, MAX_IO};
 use super::dispatch::Dispatcher;
+use super::kernel::Kernel;
 use super::service::Service;
 use rustix::mount::MountFlags;
 use std::ffi::CString;

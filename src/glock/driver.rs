@@ -4,12 +4,12 @@
 //! sends everybody to the mutex and the machine behind it, which then knows exactly who holds, since nobody comes or goes
 //! without the mutex. When the machine is quiet again the flag is cleared.
 
+use super::Protected;
 use super::machine::{Effect, Event, Machine, Millis, Refusal, Reply};
 use super::manager::{Answer, LockClient, LockManager, Lvb, Request};
 use super::mode::LockState;
 use super::queue::{Ticket, Waiter};
 use super::workers::Workers;
-use super::Protected;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
 use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
@@ -23,7 +23,7 @@ const ONE: u32 = 1 << 5;
 
 /// The word: state in bits 0-1, what holders hold in bits 2-3, `SLOW` in bit 4, their number above.
 fn pack(state: LockState, held: (LockState, u32)) -> u32 {
-    state as u32 | (held.0 as u32) << 2 | held.1 * ONE
+    state as u32 | ((held.0 as u32) << 2) | (held.1 * ONE)
 }
 fn unpack(word: u32) -> (LockState, (LockState, u32)) {
     (LockState::from_bits(word), (LockState::from_bits(word >> 2), word / ONE))
@@ -296,9 +296,8 @@ impl<T: Protected> Glock<T> {
         let slow = self.slow.lock();
         let word = self.word.load(Ordering::Acquire);
         let held = if word & SLOW == 0 { unpack(word).1 } else { slow.machine.held };
-        let name = |t: Ticket| {
-            slow.waiting.iter().find(|w| w.ticket == t).map(|w| w.thread.name().unwrap_or("?").to_string())
-        };
+        let name =
+            |t: Ticket| slow.waiting.iter().find(|w| w.ticket == t).map(|w| w.thread.name().unwrap_or("?").to_string());
         Picture {
             state: slow.machine.state,
             held,

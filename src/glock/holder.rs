@@ -62,7 +62,7 @@ impl<T: Protected> Glock<T> {
     pub fn exclusive(self: &Arc<Self>) -> Result<ExclusiveHolder<T>> {
         let hold = self.hold(Exclusive, false)?;
         let guard = self.write()?;
-        self.filled(guard, hold)
+        Self::filled(hold, guard)
     }
 
     /// Takes the lock exclusive if nobody has to be waited for; `None` otherwise. The object may have to be read: a thread
@@ -74,7 +74,7 @@ impl<T: Protected> Glock<T> {
             Err(e) => return Err(e),
         };
         let Some(guard) = self.object.try_write_arc() else { return Ok(None) };
-        self.filled(guard, hold).map(Some)
+        Self::filled(hold, guard).map(Some)
     }
 
     /// Takes the lock exclusive and puts `object` inside without reading (a newly created object; an old one is replaced).
@@ -121,9 +121,10 @@ impl<T: Protected> Glock<T> {
         }
     }
 
-    fn filled(&self, mut guard: WriteGuard<T>, hold: Hold<T>) -> Result<ExclusiveHolder<T>> {
+    /// A holder whose object is there. (The parameters are dropped from the last on: the guard before the hold.)
+    fn filled(hold: Hold<T>, mut guard: WriteGuard<T>) -> Result<ExclusiveHolder<T>> {
         if guard.is_none() {
-            *guard = Some(T::instantiate(self.name(), &*self.context()?)?);
+            *guard = Some(T::instantiate(hold.glock.name(), &*hold.glock.context()?)?);
         }
         Ok(ExclusiveHolder { guard, hold, forget: false })
     }

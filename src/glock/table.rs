@@ -30,8 +30,7 @@ pub struct GlockTable<T: Protected> {
 impl<T: Protected> GlockTable<T> {
     /// A table of glocks granted by `manager`; `keep` unused ones stay cached. `set_context` must follow before use.
     pub fn new(manager: Arc<dyn LockManager>, keep: usize) -> Self {
-        let shared =
-            Shared { manager, context: OnceLock::new(), workers: Workers::default(), start: Instant::now() };
+        let shared = Shared { manager, context: OnceLock::new(), workers: Workers::default(), start: Instant::now() };
         Self {
             map: DashMap::default(),
             ring: Mutex::default(),

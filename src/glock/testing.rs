@@ -69,8 +69,12 @@ impl Cluster {
     }
     fn pass(&self, r: &mut Resource) {
         while let Some((node, request)) = r.queue.front().copied() {
-            let blockers: Vec<usize> =
-                r.granted.iter().filter(|(n, s)| **n != node && !compatible(**s, request.to)).map(|(n, _)| *n).collect();
+            let blockers: Vec<usize> = r
+                .granted
+                .iter()
+                .filter(|(n, s)| **n != node && !compatible(**s, request.to))
+                .map(|(n, _)| *n)
+                .collect();
             if !blockers.is_empty() {
                 for b in blockers {
                     self.send(Letter::Blocking(r.clients[&b].clone(), Self::ceiling(request.to)));

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::ids::LockKind;
 use crate::sync::{Mutex, impatiently};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 fn name(number: u64) -> LockName {
@@ -196,7 +196,10 @@ fn a_dump() {
     drop(t.get(name(0x11)).shared().expect("free"));
     let held = t.get(name(0x12)).exclusive().expect("free");
     let text = t.dump();
-    assert!(text.starts_with("G:  s:SH n:3/11 f:o t:SH d:EX/0 a:0 v:0 r:1\n C: n:0\nG:  s:EX n:3/12 f:q t:EX"), "{text}");
+    assert!(
+        text.starts_with("G:  s:SH n:3/11 f:o t:SH d:EX/0 a:0 v:0 r:1\n C: n:0\nG:  s:EX n:3/12 f:q t:EX"),
+        "{text}"
+    );
     assert!(text.contains("\n H: s:EX f:H e:0 p:"), "{text}");
     drop(held);
 }
@@ -207,8 +210,7 @@ fn several_nodes_count_together() {
     println!("SEED={seed}");
     let disk = Arc::new(Disk::default());
     let cluster = Cluster::start(seed);
-    let nodes: Vec<_> =
-        (0..3).map(|id| table(cluster.node(id), 1, &disk)).collect();
+    let nodes: Vec<_> = (0..3).map(|id| table(cluster.node(id), 1, &disk)).collect();
     let added = [const { AtomicU64::new(0) }; 3];
     std::thread::scope(|s| {
         for (id, node) in nodes.iter().enumerate() {

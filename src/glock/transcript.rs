@@ -85,9 +85,13 @@ fn play(script: &str) -> String {
         for effect in machine.step(event(&words), now) {
             out.push_str(&format!("  {}\n", text(effect)));
         }
-        assert!(before.1 == 0 || machine.held.1 == 0 || machine.state == before.0, "{line}: the state changed under a holder");
+        assert!(
+            before.1 == 0 || machine.held.1 == 0 || machine.state == before.0,
+            "{line}: the state changed under a holder"
+        );
         let quiet = if machine.is_quiet() { " quiet" } else { "" };
-        let held = if machine.held.1 > 0 { format!(" held {}x{}", machine.held.0, machine.held.1) } else { String::new() };
+        let held =
+            if machine.held.1 > 0 { format!(" held {}x{}", machine.held.0, machine.held.1) } else { String::new() };
         out.push_str(&format!("  = {}{held}{quiet}\n", machine.state));
     }
     out

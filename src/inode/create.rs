@@ -70,11 +70,8 @@ impl Volume {
         with_ea: bool,
     ) -> Result<(InodeExclusive, Option<BlockAddr>)> {
         let owner = (!birth.flags.has(DiFlags::SYSTEM)).then_some(Owner { uid: birth.uid, gid: birth.gid });
-        let (inum, ea_block) = if with_ea {
-            space.alloc_dinode_with_ea(tx, owner)?
-        } else {
-            (space.alloc_dinode(tx, owner)?, None)
-        };
+        let (inum, ea_block) =
+            if with_ea { space.alloc_dinode_with_ea(tx, owner)? } else { (space.alloc_dinode(tx, owner)?, None) };
         let lock = self.inode(inum.addr);
         let buffer = tx.new_meta(inum.addr, lock.name(), MetaType::Dinode);
         let mut dinode = birth.dinode(inum);

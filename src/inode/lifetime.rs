@@ -2,8 +2,8 @@
 
 use super::{Inode, InodeExclusive, Volume};
 use crate::error::{CorruptKind, Error, Result};
-use crate::file::piece::{Piece, Range, first_work};
 use crate::file::change;
+use crate::file::piece::{Piece, Range, first_work};
 use crate::format::DiFlags;
 use crate::ids::{BlkState, BlockAddr};
 use crate::journal::{Reserve, Transaction};
@@ -65,7 +65,13 @@ impl Volume {
     }
 
     /// The last transaction. The dinode is not written back: its block goes.
-    fn free_dinode(&self, inode: &mut Inode, free: &mut FreeSpace<'_>, reserve: Reserve, rest: Option<&Piece>) -> Result<()> {
+    fn free_dinode(
+        &self,
+        inode: &mut Inode,
+        free: &mut FreeSpace<'_>,
+        reserve: Reserve,
+        rest: Option<&Piece>,
+    ) -> Result<()> {
         let addr = inode.inum.addr;
         if inode.dinode.blocks.get().checked_sub(rest.map_or(0, Piece::freed)) != Some(1) {
             return Err(Error::corrupt(addr, CorruptKind::Dinode("di_blocks is not the number of its blocks")));

@@ -54,7 +54,9 @@ impl Volume {
 
     /// Why an inode could not be read: when its block is no dinode by now, it is gone, and nothing is corrupt.
     fn gone(&self, inum: Inum, e: Error) -> Error {
-        let Error::Corrupt(Corrupt { at, what: CorruptKind::MetaType { .. } | CorruptKind::Dinode(_) }) = &e else { return e };
+        let Error::Corrupt(Corrupt { at, what: CorruptKind::MetaType { .. } | CorruptKind::Dinode(_) }) = &e else {
+            return e;
+        };
         if *at != inum.addr {
             return e;
         }

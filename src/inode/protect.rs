@@ -18,7 +18,8 @@ impl Protected for Inode {
         }
         let buffer = cx.cache.meta(addr, name, MetaType::Dinode)?;
         let dinode = check_dinode(&buffer.bytes(), addr, cx.bs)?;
-        let inum = dinode.num.get().ok_or_else(|| Error::corrupt(addr, CorruptKind::Dinode("its formal number is 0")))?;
+        let inum =
+            dinode.num.get().ok_or_else(|| Error::corrupt(addr, CorruptKind::Dinode("its formal number is 0")))?;
         // What happened to it before it was forgotten here lies in the open batch at the latest.
         Ok(Self::new(inum, dinode, cx.journal.running()))
     }

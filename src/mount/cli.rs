@@ -15,7 +15,10 @@ const CHILD: &str = "GFS2R_MOUNT_CHILD";
 
 /// Mount a GFS2 volume.
 #[derive(Parser, Debug)]
-#[command(name = "mount.gfs2r", disable_version_flag = true, after_help = "\
+#[command(
+    name = "mount.gfs2r",
+    disable_version_flag = true,
+    after_help = "\
 Options of -o: ro rw noatime relatime strictatime nosuid nodev noexec remount fg,
   lockproto=lock_nolock locktable=C:F hostdata=jid=N spectator norecovery acl noacl quota=off|account|on
   quota_quantum=S suiddir data=ordered|writeback discard barrier nobarrier commit=S errors=withdraw|panic
@@ -24,7 +27,8 @@ Options of -o: ro rw noatime relatime strictatime nosuid nodev noexec remount fg
 Examples:
   mount.gfs2r /dev/sdb1 /mnt/gfs2
   mount -t gfs2r disk.img /mnt/gfs2 -o noatime,quota=on
-  mount.gfs2r disk.img /mnt/gfs2 -o ro,norecovery")]
+  mount.gfs2r disk.img /mnt/gfs2 -o ro,norecovery"
+)]
 struct MountArgs {
     /// Block device or image file.
     spec: PathBuf,
@@ -162,10 +166,14 @@ fn remount(dir: &Path, options: &MountOptions) -> Result<(), String> {
 
 /// Unmount a GFS2 volume; returns when it is clean.
 #[derive(Parser, Debug)]
-#[command(name = "umount.gfs2r", disable_version_flag = true, after_help = "\
+#[command(
+    name = "umount.gfs2r",
+    disable_version_flag = true,
+    after_help = "\
 Examples:
   umount.gfs2r /mnt/gfs2
-  umount /mnt/gfs2")]
+  umount /mnt/gfs2"
+)]
 struct UmountArgs {
     /// Mount point, device or image.
     what: PathBuf,

@@ -64,7 +64,9 @@ pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Resul
             return Err(say(&source, &hint));
         }
         other => {
-            let what = format!("unknown lock protocol '{other}' in the superblock (left by a killed fsck? tunegfs2 -o lockproto=...)");
+            let what = format!(
+                "unknown lock protocol '{other}' in the superblock (left by a killed fsck? tunegfs2 -o lockproto=...)"
+            );
             return Err(say(&source, &what));
         }
     }
@@ -80,7 +82,9 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     let Plan { source, target, options, device, id, block_device } = plan;
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
     let run_dir = RunDir::claim(&id.name(), &target).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => say(&format!("already mounted here (or a volume of the same name '{}' is)", id.name())),
+        io::ErrorKind::AlreadyExists => {
+            say(&format!("already mounted here (or a volume of the same name '{}' is)", id.name()))
+        }
         _ => say(&format!("cannot keep runtime state in {}: {e}", super::rundir::root().display())),
     })?;
     if background {
@@ -171,7 +175,8 @@ impl Keeper {
         })?;
         let stopped = Arc::new(AtomicBool::new(false));
         let (opened, options, stop) = (Arc::clone(opened), options.clone(), Arc::clone(&stopped));
-        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&opened, &options, &stop))?;
+        let thread =
+            std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&opened, &options, &stop))?;
         Ok(Self { stopped, thread, signals: handle })
     }
 

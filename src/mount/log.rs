@@ -42,7 +42,8 @@ impl Write for Sink {
         match self {
             Self::Syslog(socket) => {
                 // Facility daemon (3), severity notice (5).
-                let message = format!("<29>gfs2r[{}]: {}", std::process::id(), String::from_utf8_lossy(line).trim_end());
+                let message =
+                    format!("<29>gfs2r[{}]: {}", std::process::id(), String::from_utf8_lossy(line).trim_end());
                 socket.send(message.as_bytes())?;
                 Ok(line.len())
             }

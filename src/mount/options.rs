@@ -102,9 +102,32 @@ const FLAGS: [(&str, MountFlags, bool); 16] = [
 
 /// Options that concern only programs, that are always so, or that older GFS2 had: taken and without effect.
 const TOLERATED: [&str; 26] = [
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "_rnetdev", "loop",
-    "localflocks", "localcaching", "ignore_local_fs", "debug", "nodebug", "upgrade", "meta", "rgrplvb", "norgrplvb",
-    "loccookie", "noloccookie", "allow_other", "default_permissions", "nomand",
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "nofail",
+    "_netdev",
+    "_rnetdev",
+    "loop",
+    "localflocks",
+    "localcaching",
+    "ignore_local_fs",
+    "debug",
+    "nodebug",
+    "upgrade",
+    "meta",
+    "rgrplvb",
+    "norgrplvb",
+    "loccookie",
+    "noloccookie",
+    "allow_other",
+    "default_permissions",
+    "nomand",
 ];
 
 impl MountOptions {
@@ -239,8 +262,9 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let o = MountOptions::parse("rw,noatime,nosuid,quota=on,hostdata=jid=2,commit=5,_netdev,x-foo=1,cache=64M", false)
-            .expect("all known");
+        let o =
+            MountOptions::parse("rw,noatime,nosuid,quota=on,hostdata=jid=2,commit=5,_netdev,x-foo=1,cache=64M", false)
+                .expect("all known");
         assert_eq!((o.open.quota, o.open.jid, o.open.commit_secs), (QuotaMode::On, Jid(2), 5));
         assert_eq!((o.atime, o.open.cache_bytes), (Atime::Never, 64 << 20));
         assert!(o.flags.contains(MountFlags::NOSUID));

@@ -67,9 +67,10 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 /// The runtime folder of what is mounted on `target`.
 pub(super) fn find(target: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(root()).ok()?;
-    entries.filter_map(Result::ok).map(|e| e.path()).find(|dir| {
-        fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes())
-    })
+    entries
+        .filter_map(Result::ok)
+        .map(|e| e.path())
+        .find(|dir| fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes()))
 }
 
 /// Waits until the daemon of this folder has ended; its parting error, if it left one.

@@ -29,7 +29,9 @@ impl fmt::Display for UmountError {
                 write!(f, "{}: in use (fuser -vm {0} shows by whom)", what.display())
             }
             Self::System(what, e) => write!(f, "{}: {e}", what.display()),
-            Self::NotClean(why) => write!(f, "unmounted, but the volume is not clean: {why} (the next mount replays its journal)"),
+            Self::NotClean(why) => {
+                write!(f, "unmounted, but the volume is not clean: {why} (the next mount replays its journal)")
+            }
         }
     }
 }

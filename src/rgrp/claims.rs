@@ -2,7 +2,7 @@
 //! aside for an inode. It outlives the rgrp's object, which may be dropped and read again.
 
 use crate::ids::BatchId;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -103,13 +103,15 @@ pub(super) struct Claims {
 const UNKNOWN: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Claimed runs by first entry: length and why. They do not overlap.
     runs: BTreeMap<u32, (u32, Claim)>,
     /// First entry of each reservation.
     reserved: HashMap<ResvId, u32>,
     reserved_blocks: u32,
     freed_blocks: u32,
+    /// The oldest batch that a freed run waits for, if there are any.
+    oldest: BatchId,
 }
 
 impl State {
@@ -167,6 +169,9 @@ impl Claims {
     /// A run was freed in this batch.
     pub(super) fn freed(&self, start: u32, len: u32, batch: BatchId) {
         let mut state = self.state.lock();
+        if state.freed_blocks == 0 {
+            state.oldest = batch;
+        }
         state.freed_blocks += len;
         let joined = state.runs.range_mut(..start).next_back().is_some_and(|(&s, run)| {
             let joins = s + run.0 == start && run.1 == Claim::Freed(batch);
@@ -184,16 +189,22 @@ impl Claims {
     pub(super) fn settle(&self, committed: BatchId) -> Vec<(u32, u32)> {
         let mut usable = Vec::new();
         let mut state = self.state.lock();
-        if state.freed_blocks == 0 {
+        if state.freed_blocks == 0 || state.oldest > committed {
             return usable;
         }
-        state.runs.retain(|&start, &mut (len, claim)| {
-            let over = matches!(claim, Claim::Freed(batch) if batch <= committed);
-            if over {
+        let mut oldest = BatchId(u64::MAX);
+        state.runs.retain(|&start, &mut (len, claim)| match claim {
+            Claim::Freed(batch) if batch <= committed => {
                 usable.push((start, len));
+                false
             }
-            !over
+            Claim::Freed(batch) => {
+                oldest = oldest.min(batch);
+                true
+            }
+            Claim::Reserved(_) => true,
         });
+        state.oldest = oldest;
         state.freed_blocks -= usable.iter().map(|&(_, len)| len).sum::<u32>();
         if !usable.is_empty() {
             self.grown.store(true, Ordering::Relaxed);
@@ -223,20 +234,6 @@ impl Claims {
         }
     }
 
-    /// Drops the reservations that reach into this run: its blocks are needed now.
-    pub(super) fn break_reservations(&self, start: u32, len: u32) {
-        let mut state = self.state.lock();
-        let before = state.runs.range(..start).next_back().filter(|(s, (l, _))| **s + *l > start);
-        let hit: Vec<ResvId> = before
-            .into_iter()
-            .chain(state.runs.range(start..start + len))
-            .filter_map(|(_, &(_, claim))| if let Claim::Reserved(id) = claim { Some(id) } else { None })
-            .collect();
-        for id in hit {
-            state.close(id);
-        }
-    }
-
     /// Drops all reservations.
     pub(super) fn drop_reservations(&self) {
         let mut state = self.state.lock();
@@ -247,26 +244,20 @@ impl Claims {
         self.grown.store(true, Ordering::Relaxed);
     }
 
-    /// A view of what is barred. `all`: also what is set aside.
-    pub(super) fn barred(&self, all: bool) -> Bars<'_> {
-        Bars { state: self.state.lock(), all }
+    /// A view of what is claimed.
+    pub(super) fn barred(&self) -> Bars<'_> {
+        Bars(self.state.lock())
     }
 }
 
 /// The claimed runs, while nobody changes them.
-pub(super) struct Bars<'c> {
-    state: crate::sync::MutexGuard<'c, State>,
-    all: bool,
-}
+pub(super) struct Bars<'c>(MutexGuard<'c, State>);
 
 impl Bars<'_> {
     /// The first claimed run that ends after `at`: (first entry, the one after its last).
     pub(super) fn next(&self, at: u32) -> Option<(u32, u32)> {
-        let counts = |claim: Claim| self.all || matches!(claim, Claim::Freed(_));
-        let run = |(&s, &(len, claim)): (&u32, &(u32, Claim))| (s, s + len, claim);
-        let before = self.state.runs.range(..=at).next_back().map(run).filter(|&(_, end, claim)| end > at && counts(claim));
-        before
-            .or_else(|| self.state.runs.range(at.saturating_add(1)..).map(run).find(|&(_, _, claim)| counts(claim)))
-            .map(|(s, e, _)| (s, e))
+        let run = |(&start, &(len, _)): (&u32, &(u32, Claim))| (start, start + len);
+        let before = self.0.runs.range(..=at).next_back().map(run).filter(|&(_, end)| end > at);
+        before.or_else(|| self.0.runs.range(at.saturating_add(1)..).next().map(run))
     }
 }

@@ -33,7 +33,13 @@ impl<'r> FreeSpace<'r> {
     }
 
     /// USED → FREE for a run; calls `tx.forget` for it. A block that is not USED is corruption.
-    pub fn free(&mut self, tx: &mut Transaction<'_>, start: BlockAddr, blocks: u32, owner: Option<Owner>) -> Result<()> {
+    pub fn free(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        start: BlockAddr,
+        blocks: u32,
+        owner: Option<Owner>,
+    ) -> Result<()> {
         let first = self.group.check_run(start, blocks, BlkState::Used, "a block to be freed is not in use")?;
         self.release(tx, start, first, blocks, BlkState::Used, owner)
     }

@@ -183,8 +183,8 @@ impl Rgrp {
         // No counter can pass its bounds: reading proved that they count the bitmap.
         self.free = self.free + len * u32::from(to == BlkState::Free) - len * u32::from(from == BlkState::Free);
         self.dinodes = self.dinodes + len * u32::from(is_dinode(to)) - len * u32::from(is_dinode(from));
-        self.unlinked = self.unlinked + len * u32::from(to == BlkState::Unlinked)
-            - len * u32::from(from == BlkState::Unlinked);
+        self.unlinked =
+            self.unlinked + len * u32::from(to == BlkState::Unlinked) - len * u32::from(from == BlkState::Unlinked);
         if to == BlkState::Free {
             self.flags &= !RG_TRIMMED;
         }

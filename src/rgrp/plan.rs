@@ -37,17 +37,14 @@ fn usable<'a>(group: &'a Rgrp, bars: &'a Bars<'a>, from: u32) -> impl Iterator<I
 }
 
 /// Plans for `want` blocks, searching from entry `from`; `extra` more behind them are welcome. The first run may be longer
-/// than `want` by up to `extra`; otherwise the runs are `want` blocks together, or fewer when there are not more. `all_bars`:
-/// blocks that are set aside for others are not touched.
-pub(super) fn plan(group: &mut Rgrp, claims: &Claims, all_bars: bool, from: u32, want: u32, extra: u32) -> Vec<Run> {
+/// than `want` by up to `extra`; otherwise the runs are `want` blocks together, or fewer when there are not more.
+pub(super) fn plan(group: &mut Rgrp, claims: &Claims, from: u32, want: u32, extra: u32) -> Vec<Run> {
     if claims.take_grown() {
         group.runs_below = u32::MAX;
     }
-    let bars = claims.barred(all_bars);
-    // Without the bars of others runs are longer than what is remembered.
-    let mut below = if all_bars { group.runs_below } else { u32::MAX };
+    let bars = claims.barred();
     let target = want.saturating_add(extra);
-    if target < below {
+    if target < group.runs_below {
         let mut longest = 0;
         for run in usable(group, &bars, from) {
             if run.len >= target {
@@ -55,17 +52,14 @@ pub(super) fn plan(group: &mut Rgrp, claims: &Claims, all_bars: bool, from: u32,
             }
             longest = longest.max(run.len);
         }
-        below = longest + 1;
-        if all_bars {
-            group.runs_below = below;
-        }
+        group.runs_below = longest + 1;
     }
-    if want < below
+    if want < group.runs_below
         && let Some(run) = usable(group, &bars, from).find(|run| run.len >= want)
     {
         return vec![Run { len: run.len.min(target), ..run }];
     }
-    pieces(group, &bars, from, want, below - 1)
+    pieces(group, &bars, from, want, group.runs_below - 1)
 }
 
 /// Pieces that together are `want` blocks, none of them longer than `longest`: long ones if there are enough of them.
@@ -89,7 +83,7 @@ fn pieces(group: &Rgrp, bars: &Bars<'_>, from: u32, want: u32, longest: u32) -> 
     }
 }
 
-/// All runs of usable blocks, for trimming: what is set aside is usable.
+/// All runs of usable blocks.
 pub(super) fn all(group: &Rgrp, claims: &Claims) -> Vec<Run> {
-    usable(group, &claims.barred(false), 0).collect()
+    usable(group, &claims.barred(), 0).collect()
 }

@@ -46,6 +46,12 @@ impl Protected for Rgrp {
 
     fn describe(&self) -> Option<String> {
         let (n, flags) = (self.extent().addr, self.flags());
-        Some(format!("R: n:{n} f:{flags:02x} b:{}/{} i:{} u:{}", self.free(), self.free(), self.dinodes(), self.unlinked()))
+        Some(format!(
+            "R: n:{n} f:{flags:02x} b:{}/{} i:{} u:{}",
+            self.free(),
+            self.free(),
+            self.dinodes(),
+            self.unlinked()
+        ))
     }
 }

@@ -17,6 +17,9 @@ const ONE_RUN: u32 = 64;
 /// A promise of so many blocks is good, even where more were wanted.
 const MUCH: u32 = 1024;
 
+/// What is done before looking again; false when it brought nothing.
+type Effort = fn(&Rgrps) -> Result<bool>;
+
 /// How hard one rgrp is pressed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Press {
@@ -50,7 +53,7 @@ impl Rgrps {
         }
         let start = self.start(want, resv);
         let much = want.blocks.min(want.min.max(MUCH));
-        let efforts: [(Press, u32, fn(&Self) -> Result<bool>); 6] = [
+        let efforts: [(Press, u32, Effort); 6] = [
             (Press::Gently, want.blocks, |_| Ok(true)),
             (Press::Firmly, want.blocks, |_| Ok(true)),
             (Press::Firmly, much, |_| Ok(true)),
@@ -91,7 +94,8 @@ impl Rgrps {
     fn reclaim(&self) -> Result<bool> {
         let Some(reclaim) = self.reclaimer.get() else { return Ok(false) };
         about_to_wait()?;
-        let any = (0..self.len()).fold(false, |any, n| reclaim(n) || any);
+        // Every rgrp is asked: what one gives may not be enough.
+        let any = (0..self.len()).filter(|&n| reclaim(n)).count() > 0;
         if any {
             self.cx.journal.flush(FlushReason::Normal)?;
         }
@@ -99,9 +103,17 @@ impl Rgrps {
     }
 
     /// Space for at least `enough` blocks in one rgrp, if it has them.
-    fn in_one(&self, n: usize, want: Want, enough: u32, resv: &mut Reservation, press: Press) -> Result<Option<Space<'_>>> {
+    fn in_one(
+        &self,
+        n: usize,
+        want: Want,
+        enough: u32,
+        resv: &mut Reservation,
+        press: Press,
+    ) -> Result<Option<Space<'_>>> {
         // What other nodes free we do not hear of: where there are any, a rgrp is passed over by hearsay only at first.
-        if !self.cx.claims[n].may_have(enough) && !(self.shared && press == Press::Hard) {
+        let by_hearsay = !self.shared || press != Press::Hard;
+        if by_hearsay && !self.cx.claims[n].may_have(enough) {
             return Ok(None);
         }
         let glock = self.glock(n);
@@ -122,10 +134,13 @@ impl Rgrps {
             }
             resv.clear();
         }
+        if press == Press::Hard {
+            self.cx.claims[n].drop_reservations();
+        }
         let goal = if want.spread { None } else { resv.after(n).or(group.extent().index_of(want.goal)) };
         let from = goal.unwrap_or_else(|| self.cx.claims[n].last());
         let extra = if press == Press::Hard { 0 } else { resv.next_size().min(group.extent().data / 16) };
-        let mut runs = plan(&mut group, &self.cx.claims[n], press != Press::Hard, from, promised, extra);
+        let mut runs = plan(&mut group, &self.cx.claims[n], from, promised, extra);
         let got = runs.iter().fold(0u32, |sum, run| sum.saturating_add(run.len));
         let one_run = runs.len() == 1 || promised > ONE_RUN;
         if got < enough || (press == Press::Gently && !one_run) {
@@ -133,9 +148,6 @@ impl Rgrps {
         }
         let mut id = None;
         for run in &mut runs {
-            if press == Press::Hard {
-                self.cx.claims[n].break_reservations(run.first, run.len);
-            }
             if run.len > promised {
                 // All of it is set aside; what is promised is taken out as it is allocated.
                 id = Some(resv.open(&self.cx.claims[n], run.first, run.len));
@@ -162,11 +174,9 @@ impl Rgrps {
                 continue;
             }
             let from = self.cx.claims[n].last();
-            let runs = plan(&mut group, &self.cx.claims[n], false, from, here, 0);
-            for run in &runs {
-                self.cx.claims[n].break_reservations(run.first, run.len);
-                missing -= run.len;
-            }
+            self.cx.claims[n].drop_reservations();
+            let runs = plan(&mut group, &self.cx.claims[n], from, here, 0);
+            missing -= runs.iter().map(|run| run.len).sum::<u32>();
             parts.push(Part::new(group, runs, None));
         }
         Ok((missing == 0).then(|| Space::new(self, parts)))

@@ -94,7 +94,13 @@ fn mount(dev: Arc<MemoryDevice>, bs: BlockSize, extents: Vec<RgrpExtent>) -> Rig
     mount_node(dev, bs, extents, 0, Arc::new(Nolock))
 }
 
-fn mount_node(dev: Arc<MemoryDevice>, bs: BlockSize, extents: Vec<RgrpExtent>, node: u32, locks: Arc<dyn LockManager>) -> Rig {
+fn mount_node(
+    dev: Arc<MemoryDevice>,
+    bs: BlockSize,
+    extents: Vec<RgrpExtent>,
+    node: u32,
+    locks: Arc<dyn LockManager>,
+) -> Rig {
     let jid = Jid(node);
     let cache = Cache::new(dev.clone(), bs, 16 << 20);
     let clock = Arc::new(SimClock::new(1_000_000));
@@ -106,11 +112,11 @@ fn mount_node(dev: Arc<MemoryDevice>, bs: BlockSize, extents: Vec<RgrpExtent>, n
         quota_change: addr(161),
         master_statfs: addr(MASTER),
     };
-    let journal = UnrecoveredJournal::examine(&cache, place).and_then(|j| j.recover(jid, &*clock)).expect("recovered").0;
+    let journal =
+        UnrecoveredJournal::examine(&cache, place).and_then(|j| j.recover(jid, &*clock)).expect("recovered").0;
     let journal = Journal::open(cache.clone(), journal, clock, true, 86400).expect("opened");
     let books = Arc::new(Books::default());
-    let rgrps =
-        Rgrps::new(cache, journal.clone(), locks, books.clone(), extents.clone(), jid, 2, true).expect("made");
+    let rgrps = Rgrps::new(cache, journal.clone(), locks, books.clone(), extents.clone(), jid, 2, true).expect("made");
     Rig { dev, bs, extents, books, journal, rgrps }
 }
 
@@ -142,7 +148,8 @@ impl Rig {
     fn free(&self, start: BlockAddr, len: u32) -> BatchId {
         let mut free = self.rgrps.lock_for_free(start).expect("locked");
         let reach = 4 * (self.bs.bytes() as u32 - 128);
-        let mut tx = self.journal.begin(Reserve::blocks(free.log_blocks(1 + len / reach)).with_revokes(len)).expect("begun");
+        let mut tx =
+            self.journal.begin(Reserve::blocks(free.log_blocks(1 + len / reach)).with_revokes(len)).expect("begun");
         free.free(&mut tx, start, len, None).expect("used");
         tx.commit()
     }
@@ -180,7 +187,10 @@ fn goal_reservation_and_release() {
     rig.rgrps.release(&mut resv);
     rig.alloc(rig.want(5, 1, base + 1000), &mut resv).expect("space");
     rig.rgrps.release(&mut resv);
-    assert_eq!(rig.alloc(rig.want(1, 1, base + 1005), &mut Reservation::default()).expect("space")[0].0, addr(base + 1005));
+    assert_eq!(
+        rig.alloc(rig.want(1, 1, base + 1005), &mut Reservation::default()).expect("space")[0].0,
+        addr(base + 1005)
+    );
 }
 
 #[test]
@@ -420,7 +430,9 @@ fn end_some(rig: &Rig, model: &mut Model, random: &mut Random) {
 fn as_the_model() {
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed);
     println!("SEED={seed}");
-    for (bs, sizes) in [(512, [2000, 3500, 400, 1200]), (1024, [6000, 400, 400, 4000]), (4096, [3000, 1000, 17000, 400])] {
+    for (bs, sizes) in
+        [(512, [2000, 3500, 400, 1200]), (1024, [6000, 400, 400, 4000]), (4096, [3000, 1000, 17000, 400])]
+    {
         let mut random = Random(seed ^ u64::from(bs));
         let mut rig = Rig::new(bs, &sizes);
         let mut model = Model::default();
@@ -493,7 +505,14 @@ const SIZES: [u32; 4] = [1200, 1600, 400, 2000];
 fn many_threads() {
     let rig = Rig::new(512, &SIZES);
     let left: Vec<_> = std::thread::scope(|s| {
-        let threads: Vec<_> = (0..4).map(|id| s.spawn({ let rig = &rig; move || work(rig, 77 + id, 150) })).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|id| {
+                s.spawn({
+                    let rig = &rig;
+                    move || work(rig, 77 + id, 150)
+                })
+            })
+            .collect();
         threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
     });
     nobody_has_what_another_has(&rig, &left);
@@ -510,7 +529,12 @@ fn two_nodes() {
         (0..2).map(|n| mount_node(dev.clone(), bs, extents.clone(), n, cluster.node(n as usize))).collect();
     let left: Vec<_> = std::thread::scope(|s| {
         let threads: Vec<_> = (0..4)
-            .map(|id| s.spawn({ let rig = &nodes[id % 2]; move || work(rig, seed + 100 + id as u64, 40) }))
+            .map(|id| {
+                s.spawn({
+                    let rig = &nodes[id % 2];
+                    move || work(rig, seed + 100 + id as u64, 40)
+                })
+            })
             .collect();
         threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
     });

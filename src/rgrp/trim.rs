@@ -29,6 +29,8 @@ impl Rgrps {
             return Ok(0);
         }
         self.available(&mut group)?;
+        // What is set aside is not in use either.
+        self.cx.claims[n].drop_reservations();
         let mut trimmed = 0;
         for run in plan::all(&group, &self.cx.claims[n]) {
             let at = extent.block_at(run.first).get();

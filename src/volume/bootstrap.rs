@@ -136,7 +136,8 @@ impl Bootstrap<'_> {
 
     /// Every block of a file without holes: a quota_change file.
     pub(super) fn all_blocks(&self, file: &SystemFile) -> Result<Vec<BlockAddr>> {
-        let wrong = || Error::corrupt(file.addr, CorruptKind::SystemFile("quota_change file with a hole or a wild size"));
+        let wrong =
+            || Error::corrupt(file.addr, CorruptKind::SystemFile("quota_change file with a hole or a wild size"));
         let size = file.dinode.size.get();
         if size == 0 || size > 64 << 20 || file.dinode.height.get() == 0 {
             return Err(wrong());
@@ -175,7 +176,7 @@ impl Bootstrap<'_> {
     pub(super) fn rindex(&self, file: &SystemFile) -> Result<Vec<RgrpExtent>> {
         let wrong = |what| Error::corrupt(file.addr, CorruptKind::Rgrp(what));
         let size = file.dinode.size.get();
-        if size == 0 || size % size_of::<RindexEntry>() as u64 != 0 {
+        if size == 0 || !size.is_multiple_of(size_of::<RindexEntry>() as u64) {
             return Err(wrong("rindex whose size is not a multiple of 96"));
         }
         let bytes = self.contents(file)?;

@@ -1,4 +1,5 @@
 //! Runs operations on a volume and on the model, and compares.
+#![allow(dead_code, clippy::little_endian_bytes, reason = "each test uses its own part; random bytes have no order")]
 
 use crate::ops::{Op, Rng};
 use crate::reference::{Bytes, Id, Kind, Model, ROOT, Why};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The superuser.
-pub const ME: Caller = Caller { uid: 0, gid: 0, umask: 0 };
+pub(crate) const ME: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
 /// What the harness holds of an inode: the address and how many references.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ struct Held {
 }
 
 /// A volume with its model beside it.
-pub struct World {
+pub(crate) struct World {
     pub dev: Arc<dyn BlockDevice>,
     pub model: Model,
     pub bs: u64,
@@ -43,7 +44,7 @@ fn variant(error: &Error) -> String {
 
 impl World {
     /// Opens a freshly made volume.
-    pub fn new(dev: Arc<dyn BlockDevice>, options: OpenOptions) -> Self {
+    pub(crate) fn new(dev: Arc<dyn BlockDevice>, options: OpenOptions) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000));
         let opened = volume::open(Arc::clone(&dev), &options, Arc::clone(&clock)).expect("a new volume opens");
         let bs = opened.fs.volume().bs.bytes() as u64;
@@ -53,7 +54,7 @@ impl World {
         Self { dev, model, bs, opened: Some(opened), clock, options, held, orphans: Vec::new(), no_space: 0 }
     }
 
-    pub fn fs(&self) -> &Arc<Fs> {
+    pub(crate) fn fs(&self) -> &Arc<Fs> {
         &self.opened.as_ref().expect("open").fs
     }
 
@@ -62,7 +63,7 @@ impl World {
     }
 
     /// Closes the volume and opens it again; finds every inode anew by its name.
-    pub fn remount(&mut self) {
+    pub(crate) fn remount(&mut self) {
         for id in std::mem::take(&mut self.orphans) {
             self.let_go(id);
         }
@@ -71,7 +72,7 @@ impl World {
     }
 
     /// Opens the volume without closing it first: what was synced must be there. The caller has synced.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         for id in std::mem::take(&mut self.orphans) {
             self.model.nodes.remove(&id);
             self.held.remove(&id);
@@ -135,13 +136,18 @@ impl World {
     }
 
     fn dirs(&self) -> Vec<Id> {
-        self.model.nodes.iter().filter(|(_, n)| matches!(n.kind, Kind::Dir(_)) && n.nlink > 0).map(|(&i, _)| i).collect()
+        self.model
+            .nodes
+            .iter()
+            .filter(|(_, n)| matches!(n.kind, Kind::Dir(_)) && n.nlink > 0)
+            .map(|(&i, _)| i)
+            .collect()
     }
 
     fn some_dir(&self, pick: u64) -> Id {
         let dirs = self.dirs();
         // The root twice as often: things should pile up somewhere.
-        if pick % 3 == 0 { ROOT } else { dirs[(pick / 3) as usize % dirs.len()] }
+        if pick.is_multiple_of(3) { ROOT } else { dirs[(pick / 3) as usize % dirs.len()] }
     }
 
     fn some_node(&self, pick: u64) -> Id {
@@ -156,7 +162,7 @@ impl World {
     }
 
     /// Which file a pick meant, among the nodes that were there before.
-    pub fn file_of(&self, pick: u64, before: &[Id]) -> Option<Id> {
+    pub(crate) fn file_of(&self, pick: u64, before: &[Id]) -> Option<Id> {
         let is_file = |id: &&Id| self.model.nodes.get(id).is_some_and(|n| matches!(n.kind, Kind::File(_)));
         let files: Vec<&Id> = before.iter().filter(is_file).collect();
         (!files.is_empty()).then(|| *files[pick as usize % files.len()])
@@ -168,7 +174,7 @@ impl World {
     }
 
     /// Does one operation on both.
-    pub fn apply(&mut self, op: &Op) {
+    pub(crate) fn apply(&mut self, op: &Op) {
         match op.clone() {
             Op::Create { dir, name, perm } => {
                 self.make(op, dir, &name, Kind::File(Bytes::default()), &NewInode::File(perm), perm);
@@ -190,7 +196,9 @@ impl World {
             }
             Op::Link { node, dir, name } => self.link(op, self.some_node(node), self.some_dir(dir), &name),
             Op::Remove { dir, name, rmdir, keep_open } => self.remove(op, self.some_dir(dir), name, rmdir, keep_open),
-            Op::Rename { from, name, to, new_name, existing, how } => self.rename(op, from, name, to, &new_name, existing, how),
+            Op::Rename { from, name, to, new_name, existing, how } => {
+                self.rename(op, from, name, to, &new_name, existing, how)
+            }
             Op::Bulk { dir, count, tag } => {
                 for n in 0..count {
                     let name = format!("bulk-{tag}-{n}").into_bytes();
@@ -256,10 +264,10 @@ impl World {
         let predicted = self.model.may_remove(dir, name, rmdir);
         let addr = self.addr(dir);
         let actual = if rmdir { self.fs().rmdir(addr, name) } else { self.fs().unlink(addr, name) };
-        if self.agree(op, predicted.map(|_| ()), &actual) {
-            if let Some(id) = self.model.remove(dir, name) {
-                self.gone(id, keep_open);
-            }
+        if self.agree(op, predicted.map(|_| ()), &actual)
+            && let Some(id) = self.model.remove(dir, name)
+        {
+            self.gone(id, keep_open);
         }
     }
 
@@ -286,10 +294,11 @@ impl World {
             self.model.may_rename((from, &name), (to, &new_name), how)
         };
         let actual = self.fs().rename(&ME, (self.addr(from), &name), (self.addr(to), &new_name), how_real);
-        if self.agree(op, predicted.map(|_| ()), &actual) && predicted == Ok(true) {
-            if let Some(id) = self.model.rename((from, &name), (to, &new_name), how) {
-                self.gone(id, false);
-            }
+        if self.agree(op, predicted.map(|_| ()), &actual)
+            && predicted == Ok(true)
+            && let Some(id) = self.model.rename((from, &name), (to, &new_name), how)
+        {
+            self.gone(id, false);
         }
     }
 
@@ -405,7 +414,7 @@ impl World {
     }
 
     /// Compares everything about one inode.
-    pub fn check_node(&self, id: Id) {
+    pub(crate) fn check_node(&self, id: Id) {
         let node = &self.model.nodes[&id];
         let attr = self.fs().getattr(self.addr(id)).expect("getattr");
         let got = (attr.perm, attr.uid, attr.gid, attr.nlink);
@@ -468,7 +477,8 @@ impl World {
         }
         assert_eq!(got.len(), entries.len(), "entries of node {id}");
         for (name, &child) in entries {
-            let (addr, kind) = got.get(name).unwrap_or_else(|| panic!("{} is not listed", String::from_utf8_lossy(name)));
+            let (addr, kind) =
+                got.get(name).unwrap_or_else(|| panic!("{} is not listed", String::from_utf8_lossy(name)));
             assert_eq!(*addr, self.addr(child));
             let want = match &self.model.nodes[&child].kind {
                 Kind::File(_) => DirentType::Reg,
@@ -481,14 +491,14 @@ impl World {
     }
 
     /// Compares every inode.
-    pub fn check_all(&self) {
+    pub(crate) fn check_all(&self) {
         for &id in self.model.nodes.keys() {
             self.check_node(id);
         }
     }
 
     /// Ends the run: everything is let go and closed.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         for id in std::mem::take(&mut self.orphans) {
             self.let_go(id);
         }

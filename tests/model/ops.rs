@@ -1,37 +1,40 @@
 //! Random operations, from a seed.
+#![allow(clippy::little_endian_bytes, reason = "random bytes have no order")]
 
 /// A small random number generator (xorshift64*), so that a seed means the same everywhere and for ever.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
     }
 }
 
 /// The seed of this run: `SEED` in the environment, or the time. Printed, so that a failure can be repeated.
-pub fn seed(test: &str) -> u64 {
+pub(crate) fn seed(test: &str) -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007)
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007)
     });
     println!("{test}: SEED={seed}");
     seed
@@ -39,7 +42,7 @@ pub fn seed(test: &str) -> u64 {
 
 /// What may be done. Numbers pick among what there is; the harness resolves them.
 #[derive(Clone)]
-pub enum Op {
+pub(crate) enum Op {
     Create { dir: u64, name: Vec<u8>, perm: u32 },
     Mkdir { dir: u64, name: Vec<u8> },
     Symlink { dir: u64, name: Vec<u8>, target: Vec<u8> },
@@ -93,18 +96,23 @@ fn offset(rng: &mut Rng, bs: u64) -> u64 {
 }
 
 /// A random operation for a volume of this block size.
-pub fn random(rng: &mut Rng, bs: u64) -> Op {
+pub(crate) fn random(rng: &mut Rng, bs: u64) -> Op {
     let r = |rng: &mut Rng| rng.next();
     match rng.below(1000) {
         0..=119 => Op::Create { dir: r(rng), name: name(rng), perm: rng.below(0o1000) as u32 },
         120..=169 => Op::Mkdir { dir: r(rng), name: name(rng) },
         170..=199 => {
-            let len = if rng.chance(10) { bs as usize - 240 + rng.below(12) as usize } else { 1 + rng.below(90) as usize };
+            let len =
+                if rng.chance(10) { bs as usize - 240 + rng.below(12) as usize } else { 1 + rng.below(90) as usize };
             Op::Symlink { dir: r(rng), name: name(rng), target: vec![b't'; len] }
         }
         200..=214 => {
             let mode = *rng.pick(&[0o010644, 0o020600, 0o060660, 0o140755]);
-            let rdev = if mode == 0o020600 || mode == 0o060660 { (rng.below(4096) as u32, rng.below(1 << 20) as u32) } else { (0, 0) };
+            let rdev = if mode == 0o020600 || mode == 0o060660 {
+                (rng.below(4096) as u32, rng.below(1 << 20) as u32)
+            } else {
+                (0, 0)
+            };
             Op::Mknod { dir: r(rng), name: name(rng), mode, rdev }
         }
         215..=254 => Op::Link { node: r(rng), dir: r(rng), name: name(rng) },
@@ -127,11 +135,20 @@ pub fn random(rng: &mut Rng, bs: u64) -> Op {
             Op::Truncate { file: r(rng), size }
         }
         665..=694 => Op::Punch { file: r(rng), offset: offset(rng, bs), len: 1 + rng.below(100 * bs) },
-        695..=709 => Op::Allocate { file: r(rng), offset: rng.below(100 * bs), len: 1 + rng.below(60 * bs), keep: rng.chance(50) },
+        695..=709 => Op::Allocate {
+            file: r(rng),
+            offset: rng.below(100 * bs),
+            len: 1 + rng.below(60 * bs),
+            keep: rng.chance(50),
+        },
         710..=719 => Op::Zero { file: r(rng), offset: rng.below(100 * bs), len: 1 + rng.below(60 * bs) },
         720..=749 => Op::Chmod { node: r(rng), perm: rng.below(0o1000) as u32 },
         750..=764 => Op::Chown { node: r(rng), uid: rng.below(5) as u32, gid: rng.below(5) as u32 },
-        765..=784 => Op::Utimes { node: r(rng), sec: rng.below(1 << 34) as i64 - (1 << 32), nsec: rng.below(1_000_000_000) as u32 },
+        765..=784 => Op::Utimes {
+            node: r(rng),
+            sec: rng.below(1 << 34) as i64 - (1 << 32),
+            nsec: rng.below(1_000_000_000) as u32,
+        },
         785..=854 => {
             let prefix = *rng.pick(&["user.", "user.", "trusted.", "security."]);
             let name = format!("{prefix}a{}", rng.below(12)).into_bytes();
@@ -160,14 +177,18 @@ pub fn random(rng: &mut Rng, bs: u64) -> Op {
 /// Long names and targets are shown by their length.
 impl std::fmt::Debug for Op {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let short = |b: &[u8]| if b.len() > 20 { format!("{} bytes", b.len()) } else { String::from_utf8_lossy(b).into_owned() };
+        let short = |b: &[u8]| {
+            if b.len() > 20 { format!("{} bytes", b.len()) } else { String::from_utf8_lossy(b).into_owned() }
+        };
         match self {
             Self::Create { dir, name, perm } => write!(f, "create {} in {dir}, {perm:o}", short(name)),
             Self::Mkdir { dir, name } => write!(f, "mkdir {} in {dir}", short(name)),
             Self::Symlink { dir, name, target } => write!(f, "symlink {} in {dir} to {}", short(name), short(target)),
             Self::Mknod { dir, name, mode, rdev } => write!(f, "mknod {} in {dir}, {mode:o} {rdev:?}", short(name)),
             Self::Link { node, dir, name } => write!(f, "link {node} to {} in {dir}", short(name)),
-            Self::Remove { dir, name, rmdir, keep_open } => write!(f, "remove {name} in {dir}, rmdir {rmdir}, open {keep_open}"),
+            Self::Remove { dir, name, rmdir, keep_open } => {
+                write!(f, "remove {name} in {dir}, rmdir {rmdir}, open {keep_open}")
+            }
             Self::Rename { from, name, to, new_name, existing, how } => {
                 write!(f, "rename {name} of {from} to {} in {to} ({existing:?}), {how}", short(new_name))
             }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 /// A node of the model.
-pub type Id = usize;
+pub(crate) type Id = usize;
 
 /// Bytes with holes, in pages of 4096.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bytes {
+pub(crate) struct Bytes {
     pub size: u64,
     pages: BTreeMap<u64, Vec<u8>>,
 }
@@ -15,7 +15,7 @@ pub struct Bytes {
 const PAGE: u64 = 4096;
 
 impl Bytes {
-    pub fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let len = self.size.saturating_sub(offset).min(len as u64) as usize;
         let mut out = vec![0; len];
         let mut at = 0;
@@ -31,7 +31,7 @@ impl Bytes {
         out
     }
 
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.put(offset, bytes);
         self.size = self.size.max(offset + bytes.len() as u64);
     }
@@ -48,7 +48,7 @@ impl Bytes {
         }
     }
 
-    pub fn zero(&mut self, offset: u64, len: u64) {
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len).min(self.size);
         if offset >= end {
             return;
@@ -60,7 +60,7 @@ impl Bytes {
         }
     }
 
-    pub fn truncate(&mut self, size: u64) {
+    pub(crate) fn truncate(&mut self, size: u64) {
         if size < self.size {
             let old = self.size;
             self.zero(size, old - size);
@@ -71,7 +71,7 @@ impl Bytes {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     File(Bytes),
     Dir(BTreeMap<Vec<u8>, Id>),
     Symlink(Vec<u8>),
@@ -79,7 +79,7 @@ pub enum Kind {
 }
 
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(crate) struct Node {
     pub kind: Kind,
     pub perm: u32,
     pub uid: u32,
@@ -91,19 +91,19 @@ pub struct Node {
 }
 
 /// Names of the errors the model predicts, as `Error`'s variants are called.
-pub type Why = &'static str;
+pub(crate) type Why = &'static str;
 
 /// The model.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub(crate) struct Model {
     pub nodes: BTreeMap<Id, Node>,
     next: Id,
 }
 
-pub const ROOT: Id = 0;
+pub(crate) const ROOT: Id = 0;
 
 impl Model {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = Node {
             kind: Kind::Dir(BTreeMap::new()),
             perm: 0o755,
@@ -117,7 +117,7 @@ impl Model {
         Self { nodes: BTreeMap::from([(ROOT, root)]), next: 1 }
     }
 
-    pub fn dir(&self, id: Id) -> Result<&BTreeMap<Vec<u8>, Id>, Why> {
+    pub(crate) fn dir(&self, id: Id) -> Result<&BTreeMap<Vec<u8>, Id>, Why> {
         match &self.nodes[&id].kind {
             Kind::Dir(entries) => Ok(entries),
             _ => Err("NotADirectory"),
@@ -135,7 +135,7 @@ impl Model {
         matches!(self.nodes[&id].kind, Kind::Dir(_))
     }
 
-    pub fn may_make(&self, parent: Id, name: &[u8]) -> Result<(), Why> {
+    pub(crate) fn may_make(&self, parent: Id, name: &[u8]) -> Result<(), Why> {
         if name.len() > 255 {
             return Err("NameTooLong");
         }
@@ -146,7 +146,7 @@ impl Model {
         if entries.contains_key(name) { Err("Exists") } else { Ok(()) }
     }
 
-    pub fn make(&mut self, parent: Id, name: &[u8], kind: Kind, perm: u32) -> Id {
+    pub(crate) fn make(&mut self, parent: Id, name: &[u8], kind: Kind, perm: u32) -> Id {
         let id = self.next;
         self.next += 1;
         let is_dir = matches!(kind, Kind::Dir(_));
@@ -160,7 +160,7 @@ impl Model {
         id
     }
 
-    pub fn may_link(&self, id: Id, parent: Id, name: &[u8]) -> Result<(), Why> {
+    pub(crate) fn may_link(&self, id: Id, parent: Id, name: &[u8]) -> Result<(), Why> {
         if name.len() > 255 {
             return Err("NameTooLong");
         }
@@ -174,12 +174,12 @@ impl Model {
         if self.nodes[&id].nlink == 0 { Err("NotFound") } else { Ok(()) }
     }
 
-    pub fn link(&mut self, id: Id, parent: Id, name: &[u8]) {
+    pub(crate) fn link(&mut self, id: Id, parent: Id, name: &[u8]) {
         self.dir_mut(parent).insert(name.to_vec(), id);
         self.nodes.get_mut(&id).expect("known").nlink += 1;
     }
 
-    pub fn may_remove(&self, parent: Id, name: &[u8], rmdir: bool) -> Result<Id, Why> {
+    pub(crate) fn may_remove(&self, parent: Id, name: &[u8], rmdir: bool) -> Result<Id, Why> {
         let &id = self.dir(parent)?.get(name).ok_or("NotFound")?;
         match (rmdir, &self.nodes[&id].kind) {
             (true, Kind::Dir(entries)) if !entries.is_empty() => Err("NotEmpty"),
@@ -191,7 +191,7 @@ impl Model {
     }
 
     /// Removes a name; the inode if that was its last one.
-    pub fn remove(&mut self, parent: Id, name: &[u8]) -> Option<Id> {
+    pub(crate) fn remove(&mut self, parent: Id, name: &[u8]) -> Option<Id> {
         let id = self.dir_mut(parent).remove(name).expect("checked");
         self.drop_name(parent, id)
     }
@@ -218,7 +218,12 @@ impl Model {
     }
 
     /// Whether a rename does something (`Ok(true)`), nothing (`Ok(false)`) or fails. `how`: 0, 1 NOREPLACE, 2 EXCHANGE.
-    pub fn may_rename(&self, (from, name): (Id, &[u8]), (to, new_name): (Id, &[u8]), how: u32) -> Result<bool, Why> {
+    pub(crate) fn may_rename(
+        &self,
+        (from, name): (Id, &[u8]),
+        (to, new_name): (Id, &[u8]),
+        how: u32,
+    ) -> Result<bool, Why> {
         let &moved = self.dir(from)?.get(name).ok_or("NotFound")?;
         let target = self.dir(to)?.get(new_name).copied();
         match (how, target) {
@@ -250,7 +255,7 @@ impl Model {
     }
 
     /// Renames; the inode that lost its last name.
-    pub fn rename(&mut self, (from, name): (Id, &[u8]), (to, new_name): (Id, &[u8]), how: u32) -> Option<Id> {
+    pub(crate) fn rename(&mut self, (from, name): (Id, &[u8]), (to, new_name): (Id, &[u8]), how: u32) -> Option<Id> {
         let moved = self.dir_mut(from).remove(name).expect("checked");
         let target = self.dir_mut(to).remove(new_name);
         self.dir_mut(to).insert(new_name.to_vec(), moved);
@@ -274,7 +279,7 @@ impl Model {
         }
     }
 
-    pub fn file(&mut self, id: Id) -> Result<&mut Bytes, Why> {
+    pub(crate) fn file(&mut self, id: Id) -> Result<&mut Bytes, Why> {
         match &mut self.nodes.get_mut(&id).expect("known").kind {
             Kind::File(bytes) => Ok(bytes),
             Kind::Dir(_) => Err("IsADirectory"),
@@ -283,7 +288,7 @@ impl Model {
     }
 
     /// All paths with the node each leads to, in order.
-    pub fn paths(&self) -> Vec<(Vec<u8>, Id)> {
+    pub(crate) fn paths(&self) -> Vec<(Vec<u8>, Id)> {
         let mut out = Vec::new();
         let mut todo = vec![(Vec::new(), ROOT)];
         while let Some((path, id)) = todo.pop() {

@@ -113,14 +113,22 @@ fn refused(t: &T) {
     file(&f, 0o644);
     t.err("a default ACL of a file", set(&f, DEFAULT, &FOR_USER), Errno::ACCESS);
     t.err("without owner", set(&f, ACCESS, &[(4, 5, NONE), (32, 4, NONE)]), Errno::INVAL);
-    t.err("a named user without a mask", set(&f, ACCESS, &[(1, 6, NONE), (2, 6, 1), (4, 4, NONE), (32, 0, NONE)]), Errno::INVAL);
+    t.err(
+        "a named user without a mask",
+        set(&f, ACCESS, &[(1, 6, NONE), (2, 6, 1), (4, 4, NONE), (32, 0, NONE)]),
+        Errno::INVAL,
+    );
     t.err("out of order", set(&f, ACCESS, &[(4, 5, NONE), (1, 6, NONE), (32, 4, NONE)]), Errno::INVAL);
     t.err_of("rubbish", setxattr(&f, ACCESS, b"rubbish", XattrFlags::empty()), &[Errno::INVAL, Errno::OPNOTSUPP]);
     t.err("by a stranger", as_user(USER, USER, || set(&f, ACCESS, &FOR_USER)), Errno::PERM);
-    t.err("of a link", {
-        rustix::fs::symlink("f", d.join("l")).expect("symlink");
-        rustix::fs::lsetxattr(d.join("l"), ACCESS, &bytes(&FOR_USER), XattrFlags::empty())
-    }, Errno::OPNOTSUPP);
+    t.err(
+        "of a link",
+        {
+            rustix::fs::symlink("f", d.join("l")).expect("symlink");
+            rustix::fs::lsetxattr(d.join("l"), ACCESS, &bytes(&FOR_USER), XattrFlags::empty())
+        },
+        Errno::OPNOTSUPP,
+    );
     let mut many = vec![(1, 6, NONE)];
     many.extend((0..298).map(|n| (2, 6, 1000 + n)));
     many.extend([(4, 4, NONE), (16, 6, NONE), (32, 0, NONE)]);

@@ -82,12 +82,16 @@ fn privileges_go(t: &T) {
     chmod(&sub, 0o6755).expect("chmod");
     chown(&sub, Some(OTHER), Some(OTHER)).expect("chown");
     t.eq("chown of a directory", perm(&sub), 0o6755);
-    for (n, (mode, want)) in [(0o6777, 0o777), (0o4777, 0o777), (0o2777, 0o777), (0o1777, 0o1777)].into_iter().enumerate() {
+    for (n, (mode, want)) in
+        [(0o6777, 0o777), (0o4777, 0o777), (0o2777, 0o777), (0o1777, 0o1777)].into_iter().enumerate()
+    {
         let f = at(&format!("write{n}"), mode);
-        as_user(USER, USER, || fs::File::options().write(true).open(&f).and_then(|mut f| f.write_all(b"x"))).expect("write");
+        as_user(USER, USER, || fs::File::options().write(true).open(&f).and_then(|mut f| f.write_all(b"x")))
+            .expect("write");
         t.eq("write by the owner", perm(&f), want);
         let f = at(&format!("other{n}"), mode);
-        as_user(OTHER, OTHER, || fs::File::options().write(true).open(&f).and_then(|mut f| f.write_all(b"x"))).expect("write");
+        as_user(OTHER, OTHER, || fs::File::options().write(true).open(&f).and_then(|mut f| f.write_all(b"x")))
+            .expect("write");
         t.eq("write by another", perm(&f), want);
         let f = at(&format!("truncate{n}"), mode);
         as_user(USER, USER, || fs::File::options().write(true).open(&f).and_then(|f| f.set_len(2))).expect("ftruncate");
@@ -169,7 +173,7 @@ fn truncation(t: &T) {
     t.err("of a directory", truncate(&d, 0), Errno::ISDIR);
     t.err("of nothing", truncate(&d.join("no"), 0), Errno::NOENT);
     t.err("below a file", truncate(&f.join("x"), 0), Errno::NOTDIR);
-    t.err("ftruncate of a read-only handle", rustix::fs::ftruncate(&fs::File::open(&f).expect("open"), 0), Errno::INVAL);
+    t.err("ftruncate of a read-only handle", rustix::fs::ftruncate(fs::File::open(&f).expect("open"), 0), Errno::INVAL);
     // GFS2's largest file is the largest there is.
     t.ok("the largest size", truncate(&f, i64::MAX as u64));
     t.eq("is what stat says", stat(&f).st_size, i64::MAX);

@@ -172,5 +172,9 @@ fn sizes(t: &T) {
         t.eq("size", rustix::fs::fstat(&f).expect("fstat").st_size as u64, at + 10);
     }
     t.eq("behind the end", f.read_at(&mut [0; 10], 1 << 43).ok(), Some(0));
-    t.err("a directory is not read", std_result(fs::File::open(&d).expect("open").read(&mut [0; 10]).map(|_| ())), Errno::ISDIR);
+    t.err(
+        "a directory is not read",
+        std_result(fs::File::open(&d).expect("open").read(&mut [0; 10]).map(|_| ())),
+        Errno::ISDIR,
+    );
 }

@@ -72,7 +72,8 @@ impl Mounted {
         fs::create_dir(mounted.dir()).expect("a mount point");
         let made = Command::new("truncate").args(["-s", size]).arg(mounted.image()).status().expect("truncate runs");
         assert!(made.success());
-        let mkfs = Command::new("mkfs.gfs2").args(["-O", "-q", "-p", "lock_nolock", "-J", "16"]).arg(mounted.image()).output();
+        let mkfs =
+            Command::new("mkfs.gfs2").args(["-O", "-q", "-p", "lock_nolock", "-J", "16"]).arg(mounted.image()).output();
         assert!(mkfs.expect("mkfs.gfs2 runs").status.success(), "mkfs.gfs2 failed");
         mounted
     }
@@ -286,7 +287,9 @@ impl T {
     #[track_caller]
     pub fn err_of<V>(&self, what: &str, r: rustix::io::Result<V>, wanted: &[Errno]) {
         let is = r.err();
-        self.check(is.is_some_and(|e| wanted.contains(&e)), || format!("{what}: {}, must be one of {wanted:?}", said(is)));
+        self.check(is.is_some_and(|e| wanted.contains(&e)), || {
+            format!("{what}: {}, must be one of {wanted:?}", said(is))
+        });
     }
 
     /// Says how many checks failed, and panics if any did.
@@ -294,7 +297,13 @@ impl T {
         self.done.store(true, Ordering::Release);
         let failures = self.failures.into_inner();
         println!("{} checks, {} failed", self.checks.get(), failures.len());
-        assert!(failures.is_empty(), "{} of {} checks failed:\n{}", failures.len(), self.checks.get(), failures.join("\n"));
+        assert!(
+            failures.is_empty(),
+            "{} of {} checks failed:\n{}",
+            failures.len(),
+            self.checks.get(),
+            failures.join("\n")
+        );
     }
 }
 
@@ -351,7 +360,13 @@ pub fn chmod(path: &Path, mode: u32) -> rustix::io::Result<()> {
 
 pub fn chown(path: &Path, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
     use rustix::process::{Gid, Uid};
-    rustix::fs::chownat(CWD, path, uid.map(Uid::from_raw), gid.map(Gid::from_raw), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::chownat(
+        CWD,
+        path,
+        uid.map(Uid::from_raw),
+        gid.map(Gid::from_raw),
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
 }
 
 pub fn mkdir(path: &Path, mode: u32) -> rustix::io::Result<()> {

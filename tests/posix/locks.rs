@@ -60,7 +60,8 @@ pub fn run(t: &T) {
     t.ok("one's own does not hinder", fcntl(&d, FcntlArg::F_SETLK(&range(libc::F_WRLCK, 0, 100))));
     let script = "import fcntl,sys\nf=open(sys.argv[1],'r+b')\ntry: fcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB,5,15)\n\
                   except OSError as e: sys.exit(7)\n";
-    let other = std::process::Command::new("timeout").args(["-s", "KILL", "20", "python3", "-c", script]).arg(&path).status();
+    let other =
+        std::process::Command::new("timeout").args(["-s", "KILL", "20", "python3", "-c", script]).arg(&path).status();
     match other.expect("timeout runs").code() {
         Some(127) => println!("SKIPPED: locks of another process (no python3)"),
         code => t.eq("another process is refused", code, Some(7)),

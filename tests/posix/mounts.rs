@@ -136,7 +136,8 @@ fn killed(t: &T) {
     m.detach();
     let said = m.mount("acl");
     t.yes(&format!("mounts again: {}", said.text), said.ok);
-    let whole = (0..50).all(|n| fs::read(d.join(format!("f{n}"))).is_ok_and(|c| c == format!("contents {n}").into_bytes()));
+    let whole =
+        (0..50).all(|n| fs::read(d.join(format!("f{n}"))).is_ok_and(|c| c == format!("contents {n}").into_bytes()));
     t.yes("what was synced is there", whole);
     t.err("what was unlinked is not", rustix::fs::lstat(d.join("unlinked")), Errno::NOENT);
     m.finish(t);

@@ -37,7 +37,11 @@ fn creation(t: &T) {
     let handle = fs::File::open(&gone).expect("open");
     rustix::fs::rmdir(&gone).expect("rmdir");
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
-    t.err("in a removed directory", rustix::fs::openat(&handle, "x", OFlags::CREATE | OFlags::RDWR, mode), Errno::NOENT);
+    t.err(
+        "in a removed directory",
+        rustix::fs::openat(&handle, "x", OFlags::CREATE | OFlags::RDWR, mode),
+        Errno::NOENT,
+    );
 }
 
 fn flags(t: &T) {
@@ -62,7 +66,11 @@ fn flags(t: &T) {
     t.err("write to a directory", open(&d, OFlags::WRONLY, 0), Errno::ISDIR);
     t.err("O_TRUNC of a directory", open(&d, OFlags::RDONLY | OFlags::TRUNC, 0), Errno::ISDIR);
     t.err("O_CREAT of a directory", open(&d, OFlags::RDONLY | OFlags::CREATE, 0o644), Errno::ISDIR);
-    t.err("write on a read-only handle", std_result(fs::File::open(&f).expect("open").write(b"x").map(|_| ())), Errno::BADF);
+    t.err(
+        "write on a read-only handle",
+        std_result(fs::File::open(&f).expect("open").write(b"x").map(|_| ())),
+        Errno::BADF,
+    );
     let mut w = open(&f, OFlags::WRONLY, 0).expect("open");
     t.err("read on a write-only handle", std_result(w.read(&mut [0; 1]).map(|_| ())), Errno::BADF);
     for (what, flags) in [("O_SYNC", OFlags::SYNC), ("O_DSYNC", OFlags::DSYNC), ("O_NOATIME", OFlags::NOATIME)] {
@@ -87,7 +95,11 @@ fn executing(t: &T) {
     chmod(&exe, 0o755).expect("chmod");
     let mut child = std::process::Command::new(&exe).arg("20").spawn().expect("it runs");
     t.err("write to a running program", open(&exe, OFlags::WRONLY, 0), Errno::TXTBSY);
-    t.err("truncate a running program", std_result(fs::File::options().write(true).truncate(true).open(&exe)), Errno::TXTBSY);
+    t.err(
+        "truncate a running program",
+        std_result(fs::File::options().write(true).truncate(true).open(&exe)),
+        Errno::TXTBSY,
+    );
     child.kill().expect("kill");
     child.wait().expect("wait");
     let _writer = open(&exe, OFlags::WRONLY, 0).expect("open");

@@ -108,7 +108,11 @@ fn flags(t: &T) {
     t.ok("NOREPLACE on a free name", rename2(&a, &d.join("c"), RenameFlags::NOREPLACE));
     t.err("EXCHANGE with nothing", rename2(&b, &a, RenameFlags::EXCHANGE), Errno::NOENT);
     t.ok("EXCHANGE", rename2(&b, &d.join("c"), RenameFlags::EXCHANGE));
-    t.eq("swapped", (fs::read(&b).expect("read"), fs::read(d.join("c")).expect("read")), (b"a".to_vec(), b"b".to_vec()));
+    t.eq(
+        "swapped",
+        (fs::read(&b).expect("read"), fs::read(d.join("c")).expect("read")),
+        (b"a".to_vec(), b"b".to_vec()),
+    );
     let both = RenameFlags::EXCHANGE | RenameFlags::NOREPLACE;
     t.err("both", rename2(&b, &d.join("c"), both), Errno::INVAL);
     fs::create_dir_all(d.join("p/dir/below")).expect("mkdir");
@@ -120,6 +124,10 @@ fn flags(t: &T) {
     let above = rustix::fs::stat(d.join("q/file/..")).expect("stat").st_ino;
     t.eq(".. follows", above, stat(&d.join("q")).st_ino);
     t.err("with its own ancestor", rename2(&d.join("q"), &d.join("q/file/below"), RenameFlags::EXCHANGE), Errno::INVAL);
-    t.err("with its own descendant", rename2(&d.join("q/file/below"), &d.join("q"), RenameFlags::EXCHANGE), Errno::INVAL);
+    t.err(
+        "with its own descendant",
+        rename2(&d.join("q/file/below"), &d.join("q"), RenameFlags::EXCHANGE),
+        Errno::INVAL,
+    );
     t.err("WHITEOUT", rename2(&b, &d.join("w"), RenameFlags::WHITEOUT), Errno::INVAL);
 }

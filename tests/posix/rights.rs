@@ -57,7 +57,11 @@ fn files(t: &T) {
         t.eq("access for writing", access(rustix::fs::Access::WRITE_OK), may(write));
     }
     chmod(&f, 0o644).expect("chmod");
-    t.err("root runs nothing without x", rustix::fs::accessat(CWD, &f, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS), Errno::ACCESS);
+    t.err(
+        "root runs nothing without x",
+        rustix::fs::accessat(CWD, &f, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS),
+        Errno::ACCESS,
+    );
 }
 
 fn directories(t: &T) {
@@ -120,9 +124,13 @@ fn owners_only(t: &T) {
         t.ok("to one's own group", owner_may(&|| chown(&path, None, Some(USER))));
         t.ok("to oneself", owner_may(&|| chown(&path, Some(USER), Some(USER))));
     }
-    t.err("device nodes", as_user(USER, USER, || {
-        mknod(&d.join("dev"), rustix::fs::FileType::CharacterDevice, 0o644, rustix::fs::makedev(1, 3))
-    }), Errno::PERM);
+    t.err(
+        "device nodes",
+        as_user(USER, USER, || {
+            mknod(&d.join("dev"), rustix::fs::FileType::CharacterDevice, 0o644, rustix::fs::makedev(1, 3))
+        }),
+        Errno::PERM,
+    );
     t.ok("fifos", as_user(USER, USER, || mknod(&d.join("p"), rustix::fs::FileType::Fifo, 0o644, 0)));
     t.eq("owner of what one makes", owner(&d.join("p")), (USER, USER));
 }

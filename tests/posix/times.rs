@@ -91,7 +91,9 @@ fn attributes(t: &T) {
     let f = d.join("regular");
     let c: &[(&Path, &str)] = &[(&f, "c"), (&d, "")];
     moves(t, "setxattr", c, || rustix::fs::setxattr(&f, "user.x", b"1", XattrFlags::empty()).expect("setxattr"));
-    moves(t, "replacing an attribute", c, || rustix::fs::setxattr(&f, "user.x", b"2", XattrFlags::empty()).expect("setxattr"));
+    moves(t, "replacing an attribute", c, || {
+        rustix::fs::setxattr(&f, "user.x", b"2", XattrFlags::empty()).expect("setxattr")
+    });
     moves(t, "getxattr", &[(&f, "")], || rustix::fs::getxattr(&f, "user.x", &mut [0u8; 9][..]).expect("getxattr"));
     moves(t, "removexattr", c, || rustix::fs::removexattr(&f, "user.x").expect("removexattr"));
     moves(t, "a failing chmod", &[(&f, "")], || as_user(USER, USER, || chmod(&f, 0o777)).err());

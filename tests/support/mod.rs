@@ -6,14 +6,15 @@ use std::path::Path;
 use std::process::Command;
 
 /// Makes a volume with 8 MiB journals.
-pub fn format(dev: &dyn BlockDevice, block_size: u32, journals: u32, format_number: u32, seed: u64) {
+pub(crate) fn format(dev: &dyn BlockDevice, block_size: u32, journals: u32, format_number: u32, seed: u64) {
     let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
-    let options = gfs2r_mkfs::Options { journals, format: format_number, seed, lock_proto: "lock_nolock".into(), ..small };
+    let options =
+        gfs2r_mkfs::Options { journals, format: format_number, seed, lock_proto: "lock_nolock".into(), ..small };
     gfs2r_mkfs::format_device(dev, &options, &mut gfs2r_mkfs::Silent).expect("the volume is made");
 }
 
 /// Our own checks, read-only; a dirty journal is replayed in memory. Panics with all findings.
-pub fn check(dev: &dyn BlockDevice, when: &str) {
+pub(crate) fn check(dev: &dyn BlockDevice, when: &str) {
     let options = gfs2r_fsck::Options { ignore_unlinked: true, ..Default::default() };
     let report = gfs2r_fsck::check(dev, &options).unwrap_or_else(|e| panic!("{when}: the checker cannot check: {e}"));
     let found: Vec<String> = report.errors().take(20).map(|i| format!("{i}")).collect();
@@ -21,7 +22,7 @@ pub fn check(dev: &dyn BlockDevice, when: &str) {
 }
 
 /// True when the stock tools are there; says so loudly when not.
-pub fn have_stock_tools() -> bool {
+pub(crate) fn have_stock_tools() -> bool {
     let have = Path::new("/usr/sbin/fsck.gfs2").exists() || Path::new("/sbin/fsck.gfs2").exists();
     if !have {
         println!("SKIPPED: the stock fsck.gfs2 is not installed (apt-get install gfs2-utils)");
@@ -30,7 +31,7 @@ pub fn have_stock_tools() -> bool {
 }
 
 /// `fsck.gfs2 -n` on a copy of the disk must find nothing.
-pub fn stock_fsck(dev: &MemoryDevice, when: &str) {
+pub(crate) fn stock_fsck(dev: &MemoryDevice, when: &str) {
     if !have_stock_tools() {
         return;
     }
@@ -41,7 +42,7 @@ pub fn stock_fsck(dev: &MemoryDevice, when: &str) {
 }
 
 /// The same on an image file.
-pub fn stock_fsck_file(image: &Path, when: &str) {
+pub(crate) fn stock_fsck_file(image: &Path, when: &str) {
     let out = Command::new("fsck.gfs2").arg("-n").arg(image).output().expect("fsck.gfs2 runs");
     assert!(
         out.status.success(),

@@ -68,7 +68,8 @@ pub(crate) fn fresh(mib: u64, options: &[&str]) -> Option<MemoryDevice> {
     }
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     file.as_file().set_len(mib << 20).expect("set length");
-    let made = Command::new("mkfs.gfs2").args(["-q", "-O", "-p", "lock_nolock"]).args(options).arg(file.path()).output();
+    let made =
+        Command::new("mkfs.gfs2").args(["-q", "-O", "-p", "lock_nolock"]).args(options).arg(file.path()).output();
     let made = made.expect("mkfs.gfs2 runs");
     assert!(made.status.success(), "mkfs.gfs2 {options:?}: {}", String::from_utf8_lossy(&made.stderr));
     Some(MemoryDevice::load(file.path()).expect("load"))

@@ -278,7 +278,8 @@ impl Plant {
     pub(crate) fn head(&self, jid: u32) -> (usize, Vec<u64>) {
         let blocks = self.blocks(&format!("<master>/jindex/journal{jid}"));
         let headers = blocks.iter().enumerate().map(|(i, &block)| (i, self.read(block)));
-        let newest = headers.filter(|(_, b)| LogHeader::is_valid(b)).max_by_key(|(_, b)| LogHeader::view(b).sequence.get());
+        let newest =
+            headers.filter(|(_, b)| LogHeader::is_valid(b)).max_by_key(|(_, b)| LogHeader::view(b).sequence.get());
         (newest.expect("a log header").0, blocks)
     }
     /// Fills what the image left out of clean journals with headers, as mkfs would have it: the stock fsck expects them.

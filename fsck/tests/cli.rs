@@ -1,0 +1,115 @@
+//! The program: options, what it prints, exit statuses.
+
+mod common;
+
+use common::plant::Plant;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str], device: Option<&Path>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-gfs2r"));
+    command.args(arguments).args(device).output().expect("the program runs")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("not killed")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn saved(plant: &Plant) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    plant.device.save(file.path()).expect("save");
+    file
+}
+
+#[test]
+fn help_and_version() {
+    for option in ["-h", "--help", "-V"] {
+        let output = run(&[option], None);
+        assert_eq!(status(&output), 0, "{option}");
+        assert!(text(&output).contains("fsck.gfs2r"), "{option}: {}", text(&output));
+    }
+}
+
+#[test]
+fn usage_errors() {
+    let nothing = tempfile::NamedTempFile::new().expect("temporary file");
+    nothing.as_file().set_len(1 << 20).expect("set length");
+    for (arguments, device) in [
+        (&["--nonsense"][..], Some(nothing.path())),
+        (&["-n"], None),
+        (&["-n", "-y"], Some(nothing.path())),
+        (&["-n", "-q", "-v"], Some(nothing.path())),
+        (&["-n"], Some(Path::new("/nonexistent"))),
+        (&["-n"], Some(Path::new("/"))),
+        (&["-n"], Some(nothing.path())),
+    ] {
+        let output = run(arguments, device);
+        assert_eq!(status(&output), 16, "{arguments:?} {device:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?} {device:?} says nothing");
+    }
+}
+
+#[test]
+fn repair_is_refused() {
+    let file = saved(&Plant::new(&common::image("full.4096")));
+    let before = std::fs::read(file.path()).expect("read");
+    for arguments in [&[][..], &["-y"], &["-a"], &["-p", "-f"]] {
+        let output = run(arguments, Some(file.path()));
+        assert_eq!(status(&output), 16);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("repair is not implemented yet: run with -n"));
+    }
+    assert!(before == std::fs::read(file.path()).expect("read"), "something was written");
+}
+
+#[test]
+fn clean() {
+    let file = saved(&Plant::new(&common::image("full.4096")));
+    let output = run(&["-n"], Some(file.path()));
+    assert_eq!((status(&output), text(&output)), (0, format!("{}: clean\n", file.path().display())));
+    let output = run(&["-nq"], Some(file.path()));
+    assert_eq!((status(&output), text(&output)), (0, String::new()));
+    let output = text(&run(&["-nv"], Some(file.path())));
+    assert!(output.contains("blocks-beyond-eof") && output.contains("block size 4096"), "{output}");
+}
+
+#[test]
+fn errors() {
+    let plant = Plant::new(&common::image("full.4096"));
+    plant.dinode("/a/fifo", |di| di.nlink.set(7));
+    plant.dinode("/a/hello", |di| di.goal_meta.set(3));
+    let file = saved(&plant);
+    let before = std::fs::read(file.path()).expect("read");
+    let output = run(&["-n"], Some(file.path()));
+    assert_eq!(status(&output), 4);
+    let said = text(&output);
+    assert!(said.contains("(/a/fifo): 7 links, 1 counted [inode-links]"), "{said}");
+    assert!(said.ends_with("1 errors, 1 warnings, nothing was changed\n"), "{said}");
+    assert_eq!(status(&run(&["-nq"], Some(file.path()))), 4);
+    let output = run(&["-n", "--json"], Some(file.path()));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((json["clean"].as_bool(), json["complete"].as_bool()), (Some(false), Some(true)));
+    let codes: Vec<_> = json["issues"].as_array().expect("a list").iter().filter_map(|i| i["code"].as_str()).collect();
+    assert!(codes.contains(&"inode-links") && codes.contains(&"dinode-goal"), "{codes:?}");
+    assert!(before == std::fs::read(file.path()).expect("read"), "something was written");
+}
+
+#[test]
+fn a_check_that_stops_early() {
+    let plant = Plant::new(&common::image("full.4096"));
+    plant.rindex_entry(1, |e| e.bitbytes.set(1));
+    let output = run(&["-n"], Some(saved(&plant).path()));
+    assert_eq!(status(&output), 8);
+    assert!(text(&output).contains("the check stopped early"), "{}", text(&output));
+}
+
+#[test]
+fn a_dirty_journal() {
+    let file = saved(&Plant::new(&common::image("dirty.4096")));
+    let output = run(&["-n"], Some(file.path()));
+    assert_eq!(status(&output), 0);
+    assert!(text(&output).contains("journal 0 is dirty; checked as if replayed"), "{}", text(&output));
+}

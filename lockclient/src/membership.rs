@@ -1,0 +1,75 @@
+//! Who is in the cluster and in each lockspace, and the promise that recovery rests on: **every member has stopped
+//! before any is started**, and nobody is started while a node that may still write to the shared disk has not been
+//! fenced.
+//!
+//! [`Membership`] is a pure machine like the rest: events in, actions out; [`crate::node`] does its I/O. [`fixed`] is
+//! the built-in one: a list of nodes, heartbeats, majority. A production cluster takes its membership from corosync
+//! through the same trait. The simulator's own membership lives with the simulator ([`crate::sim`]).
+
+pub mod fixed;
+
+use crate::ids::NodeId;
+use crate::recovery::Start;
+
+/// What happens to a membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipEvent {
+    /// We want to enter a lockspace.
+    Join(u32),
+    /// We want to leave it.
+    Leave(u32),
+    /// The lockspace has stopped, as demanded.
+    Stopped(u32),
+    /// A datagram of the membership's own protocol arrived.
+    Datagram {
+        /// From the address of this node.
+        from: NodeId,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// The fence agent has finished with a node.
+    Fenced {
+        /// Which.
+        node: NodeId,
+        /// The agent says that the node is off.
+        success: bool,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What a membership wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipAction {
+    /// Stop this lockspace, then report [`MembershipEvent::Stopped`].
+    Stop(u32),
+    /// Start it with these members.
+    Start(u32, Start),
+    /// We are out of this lockspace.
+    Left(u32),
+    /// The others have gone on without us: what we held is lost, nothing may be written any more.
+    Expelled(u32),
+    /// A node has left the cluster, or has come back as another: its conversation is over.
+    NodeGone(NodeId),
+    /// Make sure that this node cannot write any more, then report [`MembershipEvent::Fenced`].
+    Fence(NodeId),
+    /// Send this to a node, if it can be reached.
+    Datagram {
+        /// To whom.
+        to: NodeId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A source of membership.
+pub trait Membership: Send {
+    /// Takes in what happened at `now` (milliseconds, never backwards).
+    fn handle(&mut self, event: MembershipEvent, now: u64);
+    /// The next thing to be done.
+    fn next_action(&mut self) -> Option<MembershipAction>;
+    /// When [`MembershipEvent::Tick`] is wanted next.
+    fn wake_at(&self) -> Option<u64>;
+    /// Are there enough nodes to go on?
+    fn is_quorate(&self) -> bool;
+}

@@ -1,0 +1,437 @@
+//! The built-in membership: a list of nodes, signs of life, majority.
+//!
+//! Each node tells all others several times per token that it lives, which lockspaces it has joined, and the newest
+//! *view* (proposed membership) of each that it has stopped for. The lowest living member of a lockspace leads it:
+//! when those who live and have joined differ from the view, it proposes the next view. A member that sees a newer
+//! view stops its lockspace and says so. When every member of the view has stopped, the leader starts it, provided
+//! that
+//!
+//! * the nodes that live are a majority of the list (of two nodes, one is enough), and
+//! * no node is in doubt. In doubt is who was a member of a started view and fell silent, or, when nobody of the view
+//!   has been started before, who has not been seen at all: it may live, cut off, and write. The leader has it fenced.
+//!
+//! Two leaders may exist for a while, on both sides of a cut; only the side with the majority starts anything, and it
+//! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
+//! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
+
+#[cfg(test)]
+mod tests;
+
+use super::{Membership, MembershipAction, MembershipEvent};
+use crate::ids::NodeId;
+use crate::recovery::{Start, StartMember};
+use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// The cluster, alike on all nodes, and this node's place in it. Times are milliseconds.
+#[derive(Clone, Debug)]
+pub struct FixedConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Changes with every start of the process (the time of day will do).
+    pub incarnation: u64,
+    /// The cluster's name.
+    pub name: String,
+    /// All nodes.
+    pub nodes: Vec<NodeId>,
+    /// Silence after which a node is dead.
+    pub token_ms: u64,
+    /// How long nodes that have not been seen are waited for before they are fenced.
+    pub startup_ms: u64,
+    /// Nodes in doubt are fenced. Without this, data is at risk: for laboratories only.
+    pub fencing: bool,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    heard: Option<u64>,
+    beat: Option<Heartbeat>,
+    fence_under_way: bool,
+    /// Try the agent again then.
+    retry_at: u64,
+}
+
+/// A lockspace that we have joined.
+#[derive(Clone, Debug)]
+struct Space {
+    join: u64,
+    view: View,
+    /// The engine has stopped for this view.
+    stopped: bool,
+    started: bool,
+    /// Members of the view we were started with last.
+    known: Vec<(NodeId, u64, u64)>,
+    leaving: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Fixed {
+    config: FixedConfig,
+    cluster: u32,
+    now: u64,
+    begun: Option<u64>,
+    peers: BTreeMap<NodeId, Peer>,
+    spaces: BTreeMap<u32, Space>,
+    /// Nodes of ours that may still write.
+    doubtful: BTreeSet<NodeId>,
+    /// Nodes that were fenced since they fell silent (or before they were seen).
+    fenced: BTreeSet<NodeId>,
+    /// Lives that were counted out.
+    expelled: BTreeSet<(NodeId, u64)>,
+    next_beat: u64,
+    joins: u64,
+    actions: VecDeque<MembershipAction>,
+}
+
+impl Fixed {
+    /// A membership in which nobody has been heard.
+    pub fn new(config: FixedConfig) -> Fixed {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(config.name.as_bytes());
+        for node in &config.nodes {
+            crc.update(format!(" {node}").as_bytes());
+        }
+        let others = config.nodes.iter().copied().filter(|node| *node != config.node);
+        Fixed {
+            cluster: crc.finalize(),
+            now: 0,
+            begun: None,
+            peers: others.map(|node| (node, Peer::default())).collect(),
+            spaces: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
+            fenced: BTreeSet::new(),
+            expelled: BTreeSet::new(),
+            next_beat: 0,
+            joins: 0,
+            actions: VecDeque::new(),
+            config,
+        }
+    }
+
+    fn lives(&self, node: NodeId) -> bool {
+        node == self.config.node || self.peers.get(&node).is_some_and(|peer| peer.beat.is_some())
+    }
+
+    fn incarnation(&self, node: NodeId) -> Option<u64> {
+        if node == self.config.node {
+            return Some(self.config.incarnation);
+        }
+        self.peers.get(&node)?.beat.as_ref().map(|beat| beat.incarnation)
+    }
+
+    /// What a living node says about a lockspace.
+    fn says(&self, node: NodeId, lockspace: u32) -> Option<JoinedSpace> {
+        if node == self.config.node {
+            let space = self.spaces.get(&lockspace).filter(|space| !space.leaving)?;
+            let view = if space.stopped { space.view.clone() } else { View::default() };
+            let known = !space.known.is_empty();
+            return Some(JoinedSpace { lockspace, join: space.join, view, started: space.started, known });
+        }
+        let beat = self.peers.get(&node)?.beat.as_ref()?;
+        beat.spaces.iter().find(|space| space.lockspace == lockspace).cloned()
+    }
+
+    fn hear(&mut self, from: NodeId, bytes: &[u8]) {
+        let Ok(beat) = decode_heartbeat(bytes) else { return };
+        let ours = beat.cluster == self.cluster && beat.node == from;
+        let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
+        let before = peer.beat.as_ref().map(|beat| beat.incarnation);
+        peer.heard = Some(self.now);
+        if before == Some(beat.incarnation) || before.is_none() {
+            peer.beat = Some(beat);
+        } else {
+            // The old life is over: the process that lived it is dead, and a new one greets us.
+            self.lose(from);
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.beat = Some(beat);
+            }
+            self.doubtful.remove(&from);
+        }
+        if before.is_none() && !self.expelled.contains(&(from, self.incarnation(from).unwrap_or(0))) {
+            // It has begun anew, or it was but silent for a while: either way it answers for itself again.
+            self.doubtful.remove(&from);
+            self.fenced.remove(&from);
+        }
+    }
+
+    /// A node has fallen silent, or its life is over.
+    fn lose(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(beat) = peer.beat.take() else { return };
+        let member = self
+            .spaces
+            .values()
+            .any(|space| space.known.iter().any(|(n, incarnation, _)| (*n, *incarnation) == (node, beat.incarnation)));
+        if member {
+            self.doubtful.insert(node);
+            self.fenced.remove(&node);
+        }
+        self.actions.push_back(MembershipAction::NodeGone(node));
+    }
+
+    fn tick(&mut self) {
+        self.begun.get_or_insert(self.now);
+        let silent: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| {
+                peer.beat.is_some() && peer.heard.is_none_or(|at| at + self.config.token_ms <= self.now)
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        silent.into_iter().for_each(|node| self.lose(node));
+        self.review();
+        if self.now >= self.next_beat {
+            self.beat();
+        }
+    }
+
+    /// Looks at every lockspace after anything has changed.
+    fn review(&mut self) {
+        let keys: Vec<u32> = self.spaces.keys().copied().collect();
+        for lockspace in keys {
+            self.follow(lockspace);
+            self.propose(lockspace);
+            self.begin(lockspace);
+            self.depart(lockspace);
+        }
+    }
+
+    /// The members that a lockspace should have: who lives and has joined, and has not been counted out.
+    fn desired(&self, lockspace: u32) -> Vec<(NodeId, u64, u64)> {
+        let mut nodes = self.config.nodes.clone();
+        nodes.sort_unstable();
+        nodes
+            .into_iter()
+            .filter_map(|node| Some((node, self.incarnation(node)?, self.says(node, lockspace)?.join)))
+            .filter(|(node, incarnation, _)| !self.expelled.contains(&(*node, *incarnation)))
+            .collect()
+    }
+
+    /// Takes over a newer view of whoever leads.
+    fn follow(&mut self, lockspace: u32) {
+        if self.is_counted_out(lockspace) {
+            self.spaces.remove(&lockspace);
+            self.actions.push_back(MembershipAction::Stop(lockspace));
+            self.actions.push_back(MembershipAction::Expelled(lockspace));
+            return;
+        }
+        let seen = self.peers.keys().filter_map(|node| self.says(*node, lockspace));
+        let Some(newest) = seen.max_by(|a, b| a.view.cmp(&b.view)) else { return };
+        let own = (self.config.node, self.config.incarnation);
+        let Some(space) = self.spaces.get(&lockspace) else { return };
+        if newest.view <= space.view {
+            return;
+        }
+        if newest.view.members.contains(&(own.0, own.1, space.join)) {
+            self.adopt(lockspace, newest.view);
+        }
+    }
+
+    /// Has someone we were a member with gone on without us?
+    fn is_counted_out(&self, lockspace: u32) -> bool {
+        let Some(space) = self.spaces.get(&lockspace).filter(|space| !space.leaving) else { return false };
+        let own = (self.config.node, self.config.incarnation, space.join);
+        space.known.iter().filter(|member| member.0 != own.0).any(|(node, incarnation, join)| {
+            let says = self.says(*node, lockspace).filter(|says| says.join == *join);
+            self.incarnation(*node) == Some(*incarnation)
+                && says.is_some_and(|says| says.started && !says.view.members.contains(&own))
+        })
+    }
+
+    fn adopt(&mut self, lockspace: u32, view: View) {
+        let Some(space) = self.spaces.get_mut(&lockspace) else { return };
+        (space.view, space.stopped, space.started) = (view, false, false);
+        self.actions.push_back(MembershipAction::Stop(lockspace));
+    }
+
+    /// As the leader: proposes the next view when the members differ from the last.
+    fn propose(&mut self, lockspace: u32) {
+        let desired = self.desired(lockspace);
+        let Some(space) = self.spaces.get(&lockspace) else { return };
+        let leads = desired.first().is_some_and(|(node, _, _)| *node == self.config.node);
+        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view.number).max();
+        // A view of someone who is gone cannot be started by anyone.
+        let orphaned = space.view.leader != self.config.node && !space.started;
+        if leads && (desired != space.view.members || orphaned) {
+            let number = 1 + newest.unwrap_or(0).max(space.view.number);
+            self.adopt(lockspace, View { number, leader: self.config.node, members: desired });
+        }
+    }
+
+    /// Starts a view: as the leader when nothing stands in the way, else when the leader has.
+    fn begin(&mut self, lockspace: u32) {
+        let Some(space) = self.spaces.get(&lockspace).filter(|space| space.stopped && !space.started) else { return };
+        let view = space.view.clone();
+        let ready = if view.leader == self.config.node {
+            self.may_start(lockspace, &view)
+        } else {
+            self.says(view.leader, lockspace).is_some_and(|leader| leader.view == view && leader.started)
+        };
+        if !ready {
+            return;
+        }
+        let start = self.describe(lockspace, &view);
+        for (node, incarnation, _) in self.spaces.get(&lockspace).map(|s| s.known.clone()).unwrap_or_default() {
+            if self.doubtful.contains(&node) && !view.members.iter().any(|m| (m.0, m.1) == (node, incarnation)) {
+                self.expelled.insert((node, incarnation));
+            }
+        }
+        if let Some(space) = self.spaces.get_mut(&lockspace) {
+            (space.started, space.known) = (true, view.members);
+        }
+        // The leader has had them fenced.
+        self.doubtful.retain(|node| self.spaces.values().any(|s| !s.started && s.known.iter().any(|m| m.0 == *node)));
+        self.actions.push_back(MembershipAction::Start(lockspace, start));
+        self.next_beat = 0;
+    }
+
+    fn may_start(&mut self, lockspace: u32, view: &View) -> bool {
+        let all_stopped = view.members.iter().all(|(node, _, join)| {
+            self.says(*node, lockspace).is_some_and(|says| says.view == *view && says.join == *join)
+        });
+        // Someone may have come back since the view was proposed: it is not dead, and must not be passed over.
+        let complete = self.desired(lockspace) == view.members;
+        complete && all_stopped && self.is_quorate() && self.nobody_in_doubt(lockspace, view)
+    }
+
+    /// Has everyone been fenced who may still write? Orders it where it is due.
+    fn nobody_in_doubt(&mut self, lockspace: u32, view: &View) -> bool {
+        if !self.config.fencing {
+            return true;
+        }
+        let mut doubtful = self.doubtful.clone();
+        let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.beat.as_ref());
+        doubtful.extend(beats.flat_map(|beat| beat.doubtful.iter().copied()));
+        let first = self.spaces.get(&lockspace).is_some_and(|space| space.known.is_empty())
+            && view.members.iter().all(|(node, _, _)| self.was_never_started(*node));
+        let waited = self.begun.is_some_and(|at| self.now >= at + self.config.startup_ms);
+        let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.beat.is_none()).map(|(n, _)| *n).collect();
+        if first {
+            if !unseen.is_empty() && !waited {
+                return false;
+            }
+            doubtful.extend(unseen);
+        }
+        let pending: Vec<NodeId> = doubtful
+            .into_iter()
+            .filter(|n| !self.fenced.contains(n) && !view.members.iter().any(|m| m.0 == *n))
+            .collect();
+        for node in &pending {
+            let now = self.now;
+            if let Some(peer) = self.peers.get_mut(node).filter(|peer| !peer.fence_under_way && peer.retry_at <= now) {
+                peer.fence_under_way = true;
+                self.actions.push_back(MembershipAction::Fence(*node));
+            }
+        }
+        pending.is_empty()
+    }
+
+    /// Has this node never had a part in a started view, as far as it says?
+    fn was_never_started(&self, node: NodeId) -> bool {
+        if node == self.config.node {
+            return self.spaces.values().all(|space| space.known.is_empty());
+        }
+        let beat = self.peers.get(&node).and_then(|peer| peer.beat.as_ref());
+        beat.is_some_and(|beat| beat.spaces.iter().all(|space| !space.known))
+    }
+
+    fn describe(&self, lockspace: u32, view: &View) -> Start {
+        let known = self.spaces.get(&lockspace).map(|space| space.known.as_slice()).unwrap_or_default();
+        let members = view.members.iter().map(|member| StartMember {
+            node: member.0,
+            weight: 1,
+            incarnation: member.1,
+            new: !known.contains(member),
+        });
+        let living = self.config.nodes.iter().filter(|node| self.lives(**node));
+        let cluster = living.filter_map(|node| Some((*node, self.incarnation(*node)?))).collect();
+        Start { members: members.collect(), cluster }
+    }
+
+    /// Leaves a lockspace once nobody counts on us any more.
+    fn depart(&mut self, lockspace: u32) {
+        let Some(space) = self.spaces.get(&lockspace).filter(|space| space.leaving) else { return };
+        let own = (self.config.node, self.config.incarnation, space.join);
+        let others: Vec<JoinedSpace> = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).collect();
+        let counted_on = others.iter().any(|says| !says.started || says.view.members.contains(&own));
+        if !counted_on {
+            self.spaces.remove(&lockspace);
+            self.actions.push_back(MembershipAction::Left(lockspace));
+            self.next_beat = 0;
+        }
+    }
+
+    fn beat(&mut self) {
+        self.next_beat = self.now + (self.config.token_ms / 5).max(1);
+        let spaces = self.spaces.iter().filter(|(_, space)| !space.leaving);
+        let spaces = spaces.filter_map(|(lockspace, _)| self.says(self.config.node, *lockspace)).collect();
+        let beat = Heartbeat {
+            node: self.config.node,
+            incarnation: self.config.incarnation,
+            cluster: self.cluster,
+            doubtful: self.doubtful.iter().copied().collect(),
+            spaces,
+        };
+        let bytes = encode_heartbeat(&beat);
+        for node in self.peers.keys() {
+            self.actions.push_back(MembershipAction::Datagram { to: *node, bytes: bytes.clone() });
+        }
+    }
+}
+
+impl Membership for Fixed {
+    fn handle(&mut self, event: MembershipEvent, now: u64) {
+        self.now = self.now.max(now);
+        match event {
+            MembershipEvent::Join(lockspace) => {
+                self.joins += 1;
+                let view = View::default();
+                let space =
+                    Space { join: self.joins, view, stopped: false, started: false, known: Vec::new(), leaving: false };
+                self.spaces.insert(lockspace, space);
+                self.next_beat = 0;
+            }
+            MembershipEvent::Leave(lockspace) => {
+                if let Some(space) = self.spaces.get_mut(&lockspace) {
+                    space.leaving = true;
+                    self.next_beat = 0;
+                }
+            }
+            MembershipEvent::Stopped(lockspace) => {
+                if let Some(space) = self.spaces.get_mut(&lockspace) {
+                    space.stopped = true;
+                    self.next_beat = 0;
+                }
+            }
+            MembershipEvent::Datagram { from, bytes } => self.hear(from, &bytes),
+            MembershipEvent::Fenced { node, success } => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.fence_under_way = false;
+                    peer.retry_at = self.now + self.config.token_ms;
+                }
+                if success {
+                    self.fenced.insert(node);
+                }
+            }
+            MembershipEvent::Tick => {}
+        }
+        self.tick();
+    }
+
+    fn next_action(&mut self) -> Option<MembershipAction> {
+        self.actions.pop_front()
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        Some(self.next_beat.max(self.now + 1))
+    }
+
+    fn is_quorate(&self) -> bool {
+        let living = self.config.nodes.iter().filter(|node| self.lives(**node)).count();
+        let needed = if self.config.nodes.len() == 2 { 1 } else { self.config.nodes.len() / 2 + 1 };
+        living >= needed
+    }
+}

@@ -1,0 +1,447 @@
+//! A running node: drives the pure machines. One task owns the membership, the conversations with the peers and the
+//! sockets; each lockspace's engine stands behind a lock of its own ([`space`]), so that an operation on a resource
+//! mastered here is carried out in the caller's thread, without a detour.
+//!
+//! Everything an engine wants done leaves it, in its order, while its lock is held: frames into one queue to this task,
+//! callbacks into one queue to the lockspace's callback thread. Clients are never called from inside a call of theirs.
+
+mod peer;
+pub mod space;
+#[cfg(test)]
+mod tests;
+
+use crate::engine::{Config, Event};
+use crate::fence::{FenceDevice, fence};
+use crate::frame::Frame;
+use crate::ids::{NodeId, lockspace_id};
+use crate::membership::{Membership, MembershipAction, MembershipEvent};
+use crate::midcomms::State;
+use crate::recovery::Start;
+use crate::transport::{Transport, TransportEvent};
+use peer::Peer;
+use space::{Callback, LockClient, LockSpace, Shared};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A node and its place in the cluster.
+pub struct NodeConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Its own address, for TCP and UDP.
+    pub address: SocketAddr,
+    /// The other nodes' addresses.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// Who is in the cluster.
+    pub membership: Box<dyn Membership>,
+    /// How to fence each node; one that is not listed cannot be fenced.
+    pub fence: BTreeMap<NodeId, FenceDevice>,
+}
+
+/// Why a lockspace cannot be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The node has been shut down.
+    #[error("the node has been shut down")]
+    Shutdown,
+    /// This node is in the lockspace already.
+    #[error("already a member of the lockspace")]
+    Exists,
+    /// The members are configured differently (`EPROTO`), or have gone on without us.
+    #[error("the members of the lockspace do not accept us")]
+    Refused,
+    /// No thread for the callbacks.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+enum Command {
+    Join {
+        shared: Arc<Shared>,
+        done: oneshot::Sender<bool>,
+    },
+    Release {
+        lockspace: u32,
+        done: oneshot::Sender<()>,
+    },
+    Stopped(u32),
+    Fenced(NodeId, bool),
+    Shutdown(oneshot::Sender<()>),
+    #[cfg(test)]
+    BreakConnections,
+}
+
+/// What engines want sent.
+pub(crate) enum Outbound {
+    Send { lockspace: u32, to: NodeId, frame: Frame },
+    MemberAdded(NodeId),
+    MemberRemoved(NodeId),
+    Recovered(u32),
+    RecoveryFailed(u32),
+}
+
+/// A running node. Dropping it ends it abruptly, as a crash would; [`Node::shutdown`] parts in order.
+pub struct Node {
+    id: NodeId,
+    commands: UnboundedSender<Command>,
+    outbound: UnboundedSender<Outbound>,
+    task: JoinHandle<()>,
+    begun: Instant,
+}
+
+impl Node {
+    /// Opens the sockets and begins to live.
+    pub async fn start(config: NodeConfig) -> std::io::Result<Node> {
+        let (transport, events) = Transport::open(config.address, config.peers.clone()).await?;
+        let (commands, inbox) = unbounded_channel();
+        let (outbound, outgoing) = unbounded_channel();
+        let begun = Instant::now();
+        let driver = Driver {
+            begun,
+            commands: commands.clone(),
+            transport,
+            peers: config.peers.keys().map(|node| (*node, Peer::new(config.node, *node))).collect(),
+            membership: config.membership,
+            fence: config.fence,
+            spaces: Spaces::default(),
+            joining: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        };
+        let task = tokio::spawn(driver.run(inbox, outgoing, events));
+        Ok(Node { id: config.node, commands, outbound, task, begun })
+    }
+
+    /// Enters a lockspace; returns once recovery has made this node a full member. `configure` may change the
+    /// engine's configuration; all members must agree on the value block length and the lockspace flags.
+    pub async fn join(
+        &self,
+        name: &str,
+        client: Arc<dyn LockClient>,
+        configure: impl FnOnce(&mut Config),
+    ) -> Result<LockSpace, JoinError> {
+        let mut config = Config::new(self.id);
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
+        (config.first_sequence, config.first_tag) = (seed, seed.rotate_left(17) >> 1);
+        configure(&mut config);
+        let shared = Shared::new(name, lockspace_id(name), config, self.begun, self.outbound.clone(), client)
+            .map_err(JoinError::Thread)?;
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Join { shared: shared.clone(), done }).map_err(|_| JoinError::Shutdown)?;
+        match answer.await {
+            Ok(true) => Ok(LockSpace::new(shared)),
+            Ok(false) => Err(JoinError::Refused),
+            Err(_) => Err(JoinError::Exists),
+        }
+    }
+
+    /// Leaves a lockspace, with whatever locks are left in it; returns once the others go on without us.
+    pub async fn release(&self, space: &LockSpace) {
+        let (done, answer) = oneshot::channel();
+        if self.commands.send(Command::Release { lockspace: space.id(), done }).is_ok() {
+            // An error means that the node has ended, and the lockspace with it.
+            let _ended = answer.await;
+        }
+    }
+
+    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
+    pub async fn shutdown(mut self) {
+        let (done, answer) = oneshot::channel();
+        if self.commands.send(Command::Shutdown(done)).is_ok() {
+            // As above.
+            let _ended = answer.await;
+        }
+        self.task.abort();
+        // The task has been told to end; that it was aborted is no news.
+        let _aborted = (&mut self.task).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The lockspaces of a node. When the node ends, in whatever way, so do they.
+#[derive(Default)]
+struct Spaces(BTreeMap<u32, Arc<Shared>>);
+
+impl Drop for Spaces {
+    fn drop(&mut self) {
+        self.0.values().for_each(|shared| shared.end());
+    }
+}
+
+struct Driver {
+    begun: Instant,
+    commands: UnboundedSender<Command>,
+    transport: Transport,
+    peers: BTreeMap<NodeId, Peer>,
+    membership: Box<dyn Membership>,
+    fence: BTreeMap<NodeId, FenceDevice>,
+    spaces: Spaces,
+    joining: BTreeMap<u32, oneshot::Sender<bool>>,
+    leaving: BTreeMap<u32, oneshot::Sender<()>>,
+}
+
+/// How long the peers are waited for when we part.
+const PARTING: Duration = Duration::from_secs(5);
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut inbox: UnboundedReceiver<Command>,
+        mut outgoing: UnboundedReceiver<Outbound>,
+        mut events: Receiver<TransportEvent>,
+    ) {
+        let mut parting: Option<(Instant, oneshot::Sender<()>)> = None;
+        loop {
+            let wake = tokio::time::Instant::from_std(self.wake());
+            tokio::select! {
+                // What engines have decided goes out before anything new comes in.
+                biased;
+                Some(out) = outgoing.recv() => self.outbound(out),
+                Some(event) = events.recv() => self.transport_event(event),
+                Some(command) = inbox.recv() => match command {
+                    Command::Shutdown(done) => {
+                        let spaces: Vec<u32> = self.spaces.0.keys().copied().collect();
+                        spaces.into_iter().for_each(|id| self.member(MembershipEvent::Leave(id)));
+                        parting = Some((Instant::now() + PARTING, done));
+                    }
+                    other => self.command(other),
+                },
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.tick();
+            self.flush();
+            if let Some((limit, _)) = &parting {
+                let parted =
+                    self.spaces.0.is_empty() && self.peers.values().all(|p| p.midcomms.state() == State::Closed);
+                if parted || *limit <= Instant::now() {
+                    break;
+                }
+            }
+        }
+        drop(self.spaces);
+        // The last acknowledgements are on their way to the sockets' tasks.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(self.transport);
+        if let Some((_, done)) = parting {
+            // Whoever asked may have stopped waiting.
+            let _gone = done.send(());
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    /// When something is due; clients may have made something due without telling, so at least once a second.
+    fn wake(&self) -> Instant {
+        let now = self.now();
+        let engines = self.spaces.0.values().filter_map(|shared| shared.engine().wake_at());
+        let due = engines.chain(self.membership.wake_at()).min().unwrap_or(u64::MAX);
+        self.begun + Duration::from_millis(due.clamp(now + 1, now + 1000))
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        for shared in self.spaces.0.values() {
+            if shared.engine().wake_at().is_some_and(|at| at <= now) {
+                shared.feed(Event::Tick);
+            }
+        }
+        if self.membership.wake_at().is_some_and(|at| at <= now) {
+            self.member(MembershipEvent::Tick);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Join { shared, done } => {
+                let id = shared.id();
+                if self.spaces.0.contains_key(&id) {
+                    // Dropping `done` says so.
+                    return shared.end();
+                }
+                self.spaces.0.insert(id, shared);
+                self.joining.insert(id, done);
+                self.member(MembershipEvent::Join(id));
+            }
+            Command::Release { lockspace, done } => {
+                self.leaving.insert(lockspace, done);
+                self.member(MembershipEvent::Leave(lockspace));
+            }
+            Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
+            Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
+            Command::Shutdown(_) => {}
+            #[cfg(test)]
+            Command::BreakConnections => self.peers.keys().for_each(|node| self.transport.break_connection(*node)),
+        }
+    }
+
+    fn member(&mut self, event: MembershipEvent) {
+        let now = self.now();
+        self.membership.handle(event, now);
+        while let Some(action) = self.membership.next_action() {
+            match action {
+                MembershipAction::Stop(id) => self.stop(id),
+                MembershipAction::Start(id, start) => self.start(id, start),
+                MembershipAction::Left(id) => self.left(id),
+                MembershipAction::Expelled(id) => {
+                    tracing::error!(lockspace = id, "the cluster has gone on without this node; its locks are lost");
+                    if let Some(shared) = self.spaces.0.get(&id) {
+                        shared.callback(Callback::Expelled);
+                    }
+                    self.left(id);
+                }
+                MembershipAction::NodeGone(node) => {
+                    if let Some(peer) = self.peers.get_mut(&node) {
+                        peer.gone();
+                    }
+                    self.transport.disconnect(node);
+                }
+                MembershipAction::Fence(node) => self.fence(node),
+                MembershipAction::Datagram { to, bytes } => self.transport.datagram(to, bytes),
+            }
+        }
+    }
+
+    /// Stops a lockspace; the membership hears of it once the client has been told.
+    fn stop(&mut self, id: u32) {
+        let Some(shared) = self.spaces.0.get(&id) else { return };
+        shared.feed(Event::Stop);
+        let (told, wait) = oneshot::channel();
+        shared.callback(Callback::Barrier(told));
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            // An error means that the callbacks have ended with the lockspace.
+            let _ended = wait.await;
+            // An error means that the node has ended.
+            let _gone = commands.send(Command::Stopped(id));
+        });
+    }
+
+    fn start(&mut self, id: u32, start: Start) {
+        tracing::info!(lockspace = id, members = ?start.members.iter().map(|m| m.node.0).collect::<Vec<_>>(), "start");
+        if let Some(shared) = self.spaces.0.get(&id) {
+            shared.feed(Event::Start(start));
+        }
+    }
+
+    fn left(&mut self, id: u32) {
+        if let Some(shared) = self.spaces.0.remove(&id) {
+            shared.feed(Event::Stop);
+            shared.end();
+        }
+        self.joining.remove(&id);
+        if let Some(done) = self.leaving.remove(&id) {
+            // Whoever asked may have stopped waiting.
+            let _gone = done.send(());
+        }
+        if self.spaces.0.is_empty() {
+            self.peers.values_mut().for_each(|peer| peer.midcomms.shutdown());
+        }
+    }
+
+    fn fence(&mut self, node: NodeId) {
+        tracing::warn!(%node, "fencing");
+        let (device, commands) = (self.fence.get(&node).cloned(), self.commands.clone());
+        let fail_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        tokio::spawn(async move {
+            let success = match device {
+                Some(device) => fence(&device, node, fail_time).await,
+                None => {
+                    tracing::error!(%node, "no fence agent is configured for this node");
+                    false
+                }
+            };
+            // An error means that the node has ended.
+            let _gone = commands.send(Command::Fenced(node, success));
+        });
+    }
+
+    fn outbound(&mut self, out: Outbound) {
+        match out {
+            Outbound::Send { lockspace, to, frame } => {
+                let Some(peer) = self.peers.get_mut(&to) else { return };
+                if let Err(error) = peer.midcomms.send(lockspace, frame) {
+                    tracing::error!(%to, %error, "frame cannot be sent");
+                }
+            }
+            Outbound::MemberAdded(node) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.midcomms.member_added();
+                }
+            }
+            Outbound::MemberRemoved(node) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.midcomms.member_removed();
+                }
+            }
+            Outbound::Recovered(id) => self.joined(id, true),
+            Outbound::RecoveryFailed(id) => {
+                tracing::error!(lockspace = id, "members are configured differently");
+                self.joined(id, false);
+            }
+        }
+    }
+
+    fn joined(&mut self, id: u32, success: bool) {
+        if let Some(done) = self.joining.remove(&id) {
+            if !success {
+                self.member(MembershipEvent::Leave(id));
+            }
+            // Whoever asked may have stopped waiting.
+            let _gone = done.send(success);
+        }
+    }
+
+    fn transport_event(&mut self, event: TransportEvent) {
+        match event {
+            TransportEvent::Frames(node, frames) => self.frames(node, &frames),
+            TransportEvent::Up(node, connection) => {
+                self.transport.begin(node, connection);
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.up();
+                }
+            }
+            TransportEvent::Down(node) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.down();
+                }
+            }
+            TransportEvent::Datagram(from, bytes) => self.member(MembershipEvent::Datagram { from, bytes }),
+        }
+    }
+
+    fn frames(&mut self, from: NodeId, frames: &[Vec<u8>]) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        frames.iter().for_each(|frame| peer.midcomms.receive(frame));
+        peer.midcomms.flush_ack();
+        while let Some(delivery) = peer.midcomms.next_delivery() {
+            match (self.spaces.0.get(&delivery.lockspace), delivery.frame) {
+                (Some(shared), frame) => shared.feed(Event::Frame { from, frame }),
+                (None, Frame::Rcom(rcom)) => {
+                    // Without this answer whoever is waiting for us would wait longer.
+                    let Some(answer) = crate::recovery::not_ready_answer(&rcom) else { continue };
+                    if let Err(error) = peer.midcomms.send(delivery.lockspace, Frame::Rcom(Box::new(answer))) {
+                        tracing::error!(%from, %error, "frame cannot be sent");
+                    }
+                }
+                (None, Frame::Msg(_)) => {}
+            }
+        }
+    }
+
+    /// Hands the sockets whatever waits for them.
+    fn flush(&mut self) {
+        for (node, peer) in &mut self.peers {
+            peer.flush(*node, &self.transport);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A peer as the driver sees it: the conversation, and whether there is a connection for it.
+
+use crate::ids::NodeId;
+use crate::midcomms::Midcomms;
+use crate::transport::Transport;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    None,
+    Wanted,
+    Up,
+}
+
+pub(super) struct Peer {
+    pub(super) midcomms: Midcomms,
+    connection: Connection,
+}
+
+impl Peer {
+    pub(super) fn new(node: NodeId, peer: NodeId) -> Peer {
+        Peer { midcomms: Midcomms::new(node, peer), connection: Connection::None }
+    }
+
+    pub(super) fn up(&mut self) {
+        self.connection = Connection::Up;
+        self.midcomms.connected();
+    }
+
+    pub(super) fn down(&mut self) {
+        self.connection = Connection::None;
+    }
+
+    pub(super) fn gone(&mut self) {
+        self.midcomms.node_gone();
+        if self.connection == Connection::Wanted {
+            // The transport gives up; if we want it again, we ask again.
+            self.connection = Connection::None;
+        }
+    }
+
+    pub(super) fn flush(&mut self, node: NodeId, transport: &Transport) {
+        match self.connection {
+            Connection::Up => {
+                while let Some(bytes) = self.midcomms.next_transmit() {
+                    transport.send(node, bytes);
+                }
+            }
+            Connection::None if self.midcomms.wants_connection() => {
+                self.connection = Connection::Wanted;
+                transport.connect(node);
+            }
+            Connection::None | Connection::Wanted => {}
+        }
+    }
+}

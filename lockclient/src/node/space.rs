@@ -1,0 +1,315 @@
+//! A lockspace as its client sees it.
+//!
+//! [`LockSpace`] is a handle; operations are carried out in the caller's thread as far as this node can decide them.
+//! What ends at once is returned at once ([`Progress::Done`]); everything else reaches the client's [`LockClient`]
+//! later, from one thread per lockspace, in the order in which it arose.
+
+use super::Outbound;
+use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
+use crate::flags::{LockFlags, StatusFlags};
+use crate::frame::Slot;
+use crate::ids::{LockId, Name, NodeId};
+use crate::mode::Mode;
+use crate::status::{Refusal, Status};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The lock.
+    pub lock: LockId,
+    /// How it ended.
+    pub status: Status,
+    /// DEMOTED, VALNOTVALID, ALTMODE.
+    pub flags: StatusFlags,
+    /// The mode held now. It can differ from what was held before a failed conversion in two cases only: DEMOTED is
+    /// set, or a conversion between PR and CW was cancelled whose master had died.
+    pub mode: Option<Mode>,
+    /// The value block, where one was returned.
+    pub lvb: Option<Box<[u8]>>,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It has ended; no callback follows.
+    Done(Completion),
+    /// Accepted; [`LockClient::completed`] follows (for a cancel: perhaps).
+    Pending(LockId),
+    /// The lockspace is in recovery: the call of this number waits. It may still be refused ([`LockClient::refused`]).
+    Queued(u64),
+}
+
+/// Who is told. All methods are called from one thread, one at a time; they may call the lockspace.
+pub trait LockClient: Send + Sync + 'static {
+    /// An operation ended.
+    fn completed(&self, token: u64, completion: Completion);
+    /// A lock is in the way of someone who wants this mode.
+    fn blocking(&self, token: u64, lock: LockId, mode: Mode);
+    /// The call of this number, queued during recovery, is refused.
+    fn refused(&self, call: u64, why: Refusal);
+    /// Locking has stopped; recovery follows (GFS2's `recover_prep`). No member goes on before this returns.
+    fn prepare(&self) {}
+    /// A member has failed (GFS2's `recover_slot`).
+    fn slot_failed(&self, _slot: Slot) {}
+    /// Recovery is complete (GFS2's `recover_done`).
+    fn recovered(&self, _slots: &[Slot], _our_slot: u16, _generation: u32) {}
+    /// The cluster has gone on without this node: its locks are lost, nothing may be written any more.
+    fn expelled(&self) {}
+    /// The last call: the lockspace has been left, or the node is gone. Nothing that is outstanding will complete.
+    fn ended(&self) {}
+}
+
+pub(crate) enum Callback {
+    Completed(u64, Completion),
+    Blocking(u64, LockId, Mode),
+    Refused(u64, Refusal),
+    Prepare,
+    SlotFailed(Slot),
+    Recovered {
+        slots: Vec<Slot>,
+        our_slot: u16,
+        generation: u32,
+    },
+    Expelled,
+    /// Answered when everything before it has been told.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// What the handles, the driver and the callback thread share.
+pub(crate) struct Shared {
+    name: String,
+    id: u32,
+    node: NodeId,
+    engine: Mutex<Engine>,
+    begun: Instant,
+    outbound: UnboundedSender<Outbound>,
+    callbacks: Mutex<Option<Sender<Callback>>>,
+    ended: AtomicBool,
+    calls: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        name: &str,
+        id: u32,
+        config: Config,
+        begun: Instant,
+        outbound: UnboundedSender<Outbound>,
+        client: Arc<dyn LockClient>,
+    ) -> std::io::Result<Arc<Shared>> {
+        let (callbacks, inbox) = std::sync::mpsc::channel();
+        // The thread ends with the last sender, that is in `end`.
+        std::thread::Builder::new().name(format!("locks {name}")).spawn(move || {
+            inbox.into_iter().for_each(|callback| tell(&*client, callback));
+            client.ended();
+        })?;
+        Ok(Arc::new(Shared {
+            name: name.to_owned(),
+            id,
+            node: config.node,
+            engine: Mutex::new(Engine::new(config)),
+            begun,
+            outbound,
+            callbacks: Mutex::new(Some(callbacks)),
+            ended: AtomicBool::new(false),
+            calls: AtomicU64::new(1),
+        }))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// A panic elsewhere does not make the engine's own state wrong: it never calls out while it is locked.
+    pub(crate) fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    pub(crate) fn callback(&self, callback: Callback) {
+        let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(callbacks) = &*callbacks {
+            // The thread ends after the last sender only.
+            let _ended = callbacks.send(callback);
+        }
+    }
+
+    /// Nothing is accepted and nothing is told any more.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Something happened: passes on what follows from it.
+    pub(crate) fn feed(&self, event: Event) {
+        let now = self.now();
+        let mut engine = self.engine();
+        engine.handle(event, now);
+        while let Some(effect) = engine.next_effect() {
+            self.pass_on(effect);
+        }
+    }
+
+    fn pass_on(&self, effect: Effect) {
+        let outbound = |out| {
+            // The driver ends with the node; then nothing is sent any more.
+            let _ended = self.outbound.send(out);
+        };
+        match effect {
+            Effect::Send { to, frame } => outbound(Outbound::Send { lockspace: self.id, to, frame }),
+            Effect::MemberAdded(node) if node != self.node => outbound(Outbound::MemberAdded(node)),
+            Effect::MemberRemoved(node) if node != self.node => outbound(Outbound::MemberRemoved(node)),
+            Effect::MemberAdded(_) | Effect::MemberRemoved(_) | Effect::Accepted { .. } => {}
+            Effect::Refused { call, why } => self.callback(Callback::Refused(call, why)),
+            Effect::Completion { token, lock, status, flags, mode, lvb } => {
+                self.callback(Callback::Completed(token, Completion { lock, status, flags, mode, lvb }));
+            }
+            Effect::Blocking { token, lock, mode } => self.callback(Callback::Blocking(token, lock, mode)),
+            Effect::Prepare => self.callback(Callback::Prepare),
+            Effect::SlotFailed(slot) => self.callback(Callback::SlotFailed(slot)),
+            Effect::Recovered { slots, our_slot, generation } => {
+                self.callback(Callback::Recovered { slots, our_slot, generation });
+                outbound(Outbound::Recovered(self.id));
+            }
+            Effect::RecoveryFailed(_) => outbound(Outbound::RecoveryFailed(self.id)),
+        }
+    }
+
+    /// A client's call; what ends at once is returned.
+    fn call(&self, call: ClientCall, number: u64) -> Result<Progress, Refusal> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Refusal::NoDevice);
+        }
+        let now = self.now();
+        let mut progress = Progress::Queued(number);
+        let mut engine = self.engine();
+        engine.handle(Event::Client(call), now);
+        while let Some(effect) = engine.next_effect() {
+            match effect {
+                Effect::Accepted { call, lock } if call == number => progress = Progress::Pending(lock),
+                Effect::Refused { call, why } if call == number => return Err(why),
+                Effect::Completion { lock, status, flags, mode, lvb, .. } if progress == Progress::Pending(lock) => {
+                    progress = Progress::Done(Completion { lock, status, flags, mode, lvb });
+                }
+                other => self.pass_on(other),
+            }
+        }
+        Ok(progress)
+    }
+}
+
+fn tell(client: &dyn LockClient, callback: Callback) {
+    match callback {
+        Callback::Completed(token, completion) => client.completed(token, completion),
+        Callback::Blocking(token, lock, mode) => client.blocking(token, lock, mode),
+        Callback::Refused(call, why) => client.refused(call, why),
+        Callback::Prepare => client.prepare(),
+        Callback::SlotFailed(slot) => client.slot_failed(slot),
+        Callback::Recovered { slots, our_slot, generation } => client.recovered(&slots, our_slot, generation),
+        Callback::Expelled => client.expelled(),
+        Callback::Barrier(told) => {
+            // Whoever waited may have ended.
+            let _gone = told.send(());
+        }
+    }
+}
+
+/// A new lock, in the client's words.
+#[derive(Clone, Debug)]
+pub struct LockRequest<'a> {
+    /// The client's name for the lock.
+    pub token: u64,
+    /// The resource, 1..=64 bytes.
+    pub name: &'a [u8],
+    /// The mode wanted.
+    pub mode: Mode,
+    /// How.
+    pub flags: LockFlags,
+    /// The value block storage, required with VALBLK (zeros will do).
+    pub lvb: Option<Box<[u8]>>,
+    /// Tell me when I am in someone's way.
+    pub wants_notices: bool,
+}
+
+/// A handle on a lockspace.
+#[derive(Clone)]
+pub struct LockSpace {
+    shared: Arc<Shared>,
+}
+
+impl LockSpace {
+    pub(crate) fn new(shared: Arc<Shared>) -> LockSpace {
+        LockSpace { shared }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its global id.
+    pub fn id(&self) -> u32 {
+        self.shared.id
+    }
+
+    fn number(&self) -> u64 {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A new lock.
+    pub fn request(&self, request: LockRequest<'_>) -> Result<Progress, Refusal> {
+        let name = Name::new(request.name).ok_or(Refusal::Invalid)?;
+        let LockRequest { token, mode, flags, lvb, wants_notices, .. } = request;
+        let number = self.number();
+        let call = LockCall { call: number, token, mode, flags, name, lvb, pid: std::process::id(), wants_notices };
+        self.shared.call(ClientCall::Lock(call), number)
+    }
+
+    /// Another mode for a lock. `lvb` is the value to write, where the conversion writes one.
+    pub fn convert(
+        &self,
+        lock: LockId,
+        mode: Mode,
+        flags: LockFlags,
+        lvb: Option<Box<[u8]>>,
+    ) -> Result<Progress, Refusal> {
+        let call = self.number();
+        self.shared.call(ClientCall::Convert { call, lock, mode, flags, lvb }, call)
+    }
+
+    /// Gives a lock up. With FORCEUNLOCK also one that waits.
+    pub fn unlock(&self, lock: LockId, flags: LockFlags, lvb: Option<Box<[u8]>>) -> Result<Progress, Refusal> {
+        let call = self.number();
+        self.shared.call(ClientCall::Unlock { call, lock, flags, lvb }, call)
+    }
+
+    /// Gives up what a lock waits for. A completion follows if there was anything to give up; it may also be the one
+    /// of the operation itself, which was faster.
+    pub fn cancel(&self, lock: LockId) -> Result<Progress, Refusal> {
+        self.unlock(lock, LockFlags::CANCEL, None)
+    }
+
+    /// The state of the lockspace as text, for administrators.
+    pub fn dump(&self) -> String {
+        self.shared.engine().dump()
+    }
+
+    /// Has the lockspace been left, or is the node gone?
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Is locking allowed, as opposed to stopped or in recovery?
+    pub fn is_running(&self) -> bool {
+        self.shared.engine().is_running()
+    }
+}
