@@ -36,6 +36,7 @@ pub use store::Cache;
 pub(crate) use barrier::{Barrier, Ticket};
 pub(crate) use bell::{Bell, join};
 pub(crate) use buffer::BufferKind;
+pub(crate) use health::Doubt;
 pub(crate) use lru::{AddrMap, AddrSet};
 pub(crate) use writeback::coalesce;
 

@@ -118,15 +118,27 @@ impl Buffer {
         result
     }
 
-    pub(super) fn use_as(&self, owner: LockName, kind: BufferKind) -> Result<Option<LockName>> {
-        self.set(USED, true);
-        let (old_owner, old_kind) = {
-            let c = self.content.read();
-            (c.owner, c.kind)
-        };
-        if old_owner == owner && old_kind == kind {
-            return Ok(None);
+    /// Notes a use as `kind` under the lock `owner`, and checks the type. Returns the lock it was cached under when that was
+    /// another one.
+    pub(super) fn use_as(
+        &self,
+        owner: LockName,
+        kind: BufferKind,
+        wanted: Option<MetaType>,
+    ) -> Result<Option<LockName>> {
+        if !self.has(USED) {
+            self.set(USED, true);
         }
+        let before = {
+            let c = self.content.read();
+            if let Some(wanted) = wanted {
+                MetaHeader::check(&c.bytes, self.addr, wanted)?;
+            }
+            if c.owner == owner && c.kind == kind {
+                return Ok(None);
+            }
+            c.owner
+        };
         let mut c = self.content.write();
         if c.kind != kind {
             // One block reached as metadata and as file data: two owners claim it.
@@ -136,11 +148,8 @@ impl Buffer {
             }
             c.kind = kind;
         }
-        let before = std::mem::replace(&mut c.owner, owner);
+        c.owner = owner;
         Ok((before != owner).then_some(before))
-    }
-    pub(super) fn check(&self, kind: MetaType) -> Result<()> {
-        Ok(MetaHeader::check(&self.content.read().bytes, self.addr, kind)?)
     }
     /// Reads and clears the clock's mark.
     pub(super) fn take_used(&self) -> bool {

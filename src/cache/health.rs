@@ -44,3 +44,14 @@ impl Health {
         })
     }
 }
+
+/// Withdraws when a panic passes through its scope: what it guards is then in doubt.
+pub(crate) struct Doubt<'a>(pub(crate) &'a Health);
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail_because("a panic while the disk was being written");
+        }
+    }
+}

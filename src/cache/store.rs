@@ -23,6 +23,8 @@ pub struct Cache {
     health: Arc<Health>,
     barrier: Arc<Barrier>,
     overlay: Arc<OnceLock<AddrMap<Arc<[u8]>>>>,
+    /// What every new block begins as; copied with the first change.
+    zeros: Arc<[u8]>,
 }
 
 impl Cache {
@@ -32,7 +34,8 @@ impl Cache {
         let overlay = Arc::new(OnceLock::new());
         let barrier = Arc::new(Barrier::default());
         let data = DataCache::new(dev.clone(), bs, health.clone(), barrier.clone(), overlay.clone());
-        Arc::new(Self { dev, bs, blocks: Shards::new(limit / bs.bytes()), data, health, barrier, overlay })
+        let zeros = Arc::from(vec![0; bs.bytes()]);
+        Arc::new(Self { dev, bs, blocks: Shards::new(limit / bs.bytes()), data, health, barrier, overlay, zeros })
     }
     /// The device.
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
@@ -57,9 +60,7 @@ impl Cache {
     /// The metadata block at `addr`, read if need be (`MustWait` when it would read and may not) and checked to be of type
     /// `kind` when read from the disk or cached under another type: [`Corrupt`](crate::error::Corrupt) otherwise.
     pub fn meta(&self, addr: BlockAddr, owner: LockName, kind: MetaType) -> Result<Arc<Buffer>> {
-        let buffer = self.load(addr, owner, BufferKind::Meta)?;
-        buffer.check(kind)?;
-        Ok(buffer)
+        self.load(addr, owner, BufferKind::Meta, Some(kind))
     }
     /// A block of a journaled file (no metadata header).
     ///
@@ -67,7 +68,7 @@ impl Cache {
     /// blocks put in place and invalidated ([`Journal::sync_owner`](crate::journal::Journal::sync_owner),
     /// [`invalidate`](Self::invalidate)) before it is read the other way.
     pub fn jdata(&self, addr: BlockAddr, owner: LockName) -> Result<Arc<Buffer>> {
-        self.load(addr, owner, BufferKind::Jdata)
+        self.load(addr, owner, BufferKind::Jdata, None)
     }
     /// The buffer if it is cached, whatever it holds.
     pub fn cached(&self, addr: BlockAddr) -> Option<Arc<Buffer>> {
@@ -134,12 +135,26 @@ impl Cache {
         self.data.drop_clean(owner);
     }
     /// Contents that stand before those of the device, for a read-only mount of a volume whose journals are dirty and cannot
-    /// be replayed. `Invalid` when it was called before.
+    /// be replayed. What was cached of them is dropped. `Invalid` when it was called before.
     pub fn set_overlay(&self, blocks: impl IntoIterator<Item = (BlockAddr, Arc<[u8]>)>) -> Result<()> {
-        self.overlay.set(blocks.into_iter().collect()).map_err(|_| Error::Invalid)
+        let blocks: AddrMap<Arc<[u8]>> = blocks.into_iter().collect();
+        let addrs: Vec<BlockAddr> = blocks.keys().copied().collect();
+        self.overlay.set(blocks).map_err(|_| Error::Invalid)?;
+        for addr in addrs {
+            if !self.drop_clean(addr) {
+                return Err(Error::Busy);
+            }
+        }
+        Ok(())
     }
 
-    fn load(&self, addr: BlockAddr, owner: LockName, kind: BufferKind) -> Result<Arc<Buffer>> {
+    fn load(
+        &self,
+        addr: BlockAddr,
+        owner: LockName,
+        kind: BufferKind,
+        wanted: Option<MetaType>,
+    ) -> Result<Arc<Buffer>> {
         loop {
             let (found, epoch) = self.blocks.get(addr);
             let buffer = match found {
@@ -152,7 +167,7 @@ impl Cache {
                     }
                 }
             };
-            if let Some(before) = buffer.use_as(owner, kind)? {
+            if let Some(before) = buffer.use_as(owner, kind, wanted)? {
                 self.blocks.move_owner(addr, before, owner);
             }
             return Ok(buffer);
@@ -174,7 +189,7 @@ impl Cache {
     }
     /// A new block of zeros (with a header when it is metadata); what was cached for the address is forgotten.
     pub(crate) fn create(&self, addr: BlockAddr, owner: LockName, kind: Option<MetaType>, jid: Jid) -> Arc<Buffer> {
-        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0u8, self.bs.bytes()).collect();
+        let mut bytes = self.zeros.clone();
         if let Some(kind) = kind {
             let block = Arc::make_mut(&mut bytes);
             MetaHeader::init(block, kind);

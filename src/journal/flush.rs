@@ -3,14 +3,16 @@
 use super::ail::{Entry, Place};
 use super::log::{Journal, Log};
 use super::records::{HeaderFields, Image, encode, write_header};
-use crate::cache::{Buffer, BufferKind, Ticket};
+use super::state::State;
+use crate::cache::{Buffer, BufferKind, Doubt, Ticket};
 use crate::device::AlignedBuf;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::log::{LH_FLUSH_FREEZE, LH_FLUSH_NORMAL, LH_FLUSH_SHUTDOWN, LH_FLUSH_SYNC};
 use crate::format::{MetaHeader, StatfsChange};
 use crate::ids::{BatchId, BlockAddr, LockName};
-use crate::sync::about_to_wait;
+use crate::sync::{MutexGuard, about_to_wait};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Why a flush is asked for (stamped into the header).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,21 @@ impl FlushReason {
 
 /// A body is handed to the device in requests of this size, several in flight.
 const BODY_REQUEST: usize = 1 << 20;
+
+/// Longest time that a flush waits for company.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// Threads that had waited for the last flush are likely to be back in a moment with their next transaction: without a little
+/// patience the first of them would flush for itself alone, and the others wait for a second flush. A lone thread waits for
+/// nobody.
+fn gather(log: &Log, s: &mut MutexGuard<'_, State>) {
+    let until = Instant::now() + (s.last_took / 4).min(PATIENCE);
+    while s.waiting < s.last_together {
+        if log.gathered.wait_until(s, until).timed_out() {
+            return;
+        }
+    }
+}
 
 /// A batch as it stood when its last transaction ended.
 struct Snapshot {
@@ -75,23 +92,40 @@ impl Journal {
         let Some(log) = &self.log else { return Ok(()) };
         let mut s = log.state.lock();
         let upto = upto.min(s.running);
+        if s.committed >= upto {
+            return Ok(());
+        }
+        self.cache.health().check()?;
+        about_to_wait()?;
+        super::transaction::must_have_none_open()?;
+        s.waiting += 1;
+        log.gathered.notify_all();
         let role = loop {
-            if s.committed >= upto {
-                return Ok(());
+            let done = if s.committed >= upto || (log.is_shut() && s.batch.is_empty()) {
+                Some(Ok(()))
+            } else {
+                self.cache.health().check().err().map(Err)
+            };
+            if let Some(done) = done {
+                s.waiting -= 1;
+                return done;
             }
-            self.cache.health().check()?;
-            if s.closed && s.batch.is_empty() && !s.flushing && s.open == 0 && log.is_shut() {
-                return Ok(());
-            }
-            about_to_wait()?;
             if !s.flushing {
                 s.flushing = true;
                 break Role(log);
             }
             log.flushed.wait(&mut s);
         };
+        if why == FlushReason::Sync {
+            gather(log, &mut s);
+        }
+        let (together, start) = (s.waiting, Instant::now());
         drop(s);
-        self.commit_running(&role, why)
+        let result = self.commit_running(&role, why);
+        let mut s = log.state.lock();
+        s.waiting -= 1;
+        (s.last_together, s.last_took) = (together, start.elapsed());
+        result
     }
     /// Makes everything committed so far durable (also file data ordered with it).
     pub fn flush(&self, why: FlushReason) -> Result<()> {
@@ -161,6 +195,7 @@ impl Journal {
 
     /// Commits the running batch. An error withdraws.
     fn commit_running(&self, role: &Role<'_>, why: FlushReason) -> Result<()> {
+        let _doubt = Doubt(self.cache.health());
         let snapshot = self.snapshot(role.0);
         let result = self.commit(role, &snapshot, why);
         if let Err(e) = &result {

@@ -40,6 +40,8 @@ pub(super) struct Log {
     pub(super) idle: Condvar,
     /// A flush has ended.
     pub(super) flushed: Condvar,
+    /// One more thread waits for a flush.
+    pub(super) gathered: Condvar,
     /// Held by whoever writes blocks in place.
     pub(super) writeback: Mutex<()>,
     /// Held by whoever makes room.
@@ -89,6 +91,7 @@ impl Journal {
             admitted: Condvar::new(),
             idle: Condvar::new(),
             flushed: Condvar::new(),
+            gathered: Condvar::new(),
             writeback: Mutex::new(()),
             room: Mutex::new(()),
             flusher: Flusher::default(),

@@ -4,7 +4,7 @@ use super::ail::Place;
 use super::flush::{FlushReason, Role};
 use super::log::{Journal, Log};
 use super::reserve::Reserve;
-use crate::cache::coalesce;
+use crate::cache::{Doubt, coalesce};
 use crate::error::{Error, Result};
 use crate::format::log::LH_UNMOUNT;
 
@@ -16,6 +16,7 @@ const ROUND: usize = 8 << 20;
 impl Journal {
     /// Writes committed blocks in place and waits. One round at a time, so two writes of one block never overlap.
     pub(super) fn write_back(&self, log: &Log, which: Place) -> Result<()> {
+        let _doubt = Doubt(self.cache.health());
         let per_round = ROUND / self.cache.block_size().bytes();
         loop {
             let round = log.writeback.lock();

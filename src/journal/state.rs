@@ -9,6 +9,7 @@ use crate::format::StatfsChange;
 use crate::ids::{BatchId, BlockAddr, LockName, LogSeq};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What transactions have committed since the last snapshot.
 #[derive(Default)]
@@ -47,6 +48,10 @@ pub(super) struct State {
     pub(super) closing: bool,
     /// Somebody writes to the log.
     pub(super) flushing: bool,
+    /// Threads that wait for a flush, the one that does it included; how many there were at the last one, and its time.
+    pub(super) waiting: usize,
+    pub(super) last_together: usize,
+    pub(super) last_took: Duration,
     /// Waiting `begin`s, first come first served.
     pub(super) queue: VecDeque<u64>,
     pub(super) next_ticket: u64,
@@ -78,6 +83,9 @@ impl State {
             promised_revokes: 0,
             closing: false,
             flushing: false,
+            waiting: 0,
+            last_together: 0,
+            last_took: Duration::ZERO,
             queue: VecDeque::new(),
             next_ticket: 0,
             ring,

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::format::MetaType;
 use crate::ids::{BatchId, BlockAddr, LockName};
 use crate::sync::{about_to_wait, commit_to_waiting};
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// A change under way. Dropped without `commit` after something was changed, it withdraws the mount: the change is half done.
@@ -19,6 +21,23 @@ pub struct Transaction<'j> {
     used_revokes: usize,
     changed: bool,
     done: bool,
+    /// It stays on the thread that began it (see [`must_have_none_open`]).
+    stays: PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// Transactions that this thread has open, in any journal.
+    static OPEN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A flush waits for all open transactions to end: a thread that waits for a flush with one open would wait for itself.
+pub(super) fn must_have_none_open() -> Result<()> {
+    if OPEN.get() == 0 {
+        return Ok(());
+    }
+    tracing::error!("a flush was asked for within a transaction");
+    debug_assert!(false, "a flush was asked for within a transaction");
+    Err(Error::Invalid)
 }
 
 impl Journal {
@@ -79,7 +98,17 @@ impl Journal {
         let batch = s.running;
         drop(s);
         commit_to_waiting();
-        Ok(Transaction { journal: self, reserve, batch, used_blocks: 0, used_revokes: 0, changed: false, done: false })
+        OPEN.set(OPEN.get() + 1);
+        Ok(Transaction {
+            journal: self,
+            reserve,
+            batch,
+            used_blocks: 0,
+            used_revokes: 0,
+            changed: false,
+            done: false,
+            stays: PhantomData,
+        })
     }
     /// Largest number of blocks one transaction may reserve; larger work must be split.
     pub fn max_reserve(&self) -> u32 {
@@ -189,6 +218,7 @@ impl Transaction<'_> {
     }
     fn close(&mut self) {
         self.done = true;
+        OPEN.set(OPEN.get().saturating_sub(1));
         if let Some(log) = &self.journal.log {
             let mut s = log.state.lock();
             s.open -= 1;

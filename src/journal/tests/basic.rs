@@ -249,6 +249,28 @@ fn a_withdrawn_journal_writes_nothing() {
 }
 
 #[test]
+fn a_panic_in_a_change_withdraws() {
+    let rig = Rig::new(512, 64);
+    let changed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut tx = rig.journal.begin(Reserve::blocks(1)).expect("room");
+        let b = tx.new_meta(addr(FIRST), owner(1), MetaType::Indirect);
+        tx.edit(&b, |_| panic!("in the midst of a change (expected by the test)"));
+    }));
+    assert!(changed.is_err());
+    assert!(rig.journal.withdrawn().is_some());
+    assert!(matches!(rig.journal.flush(FlushReason::Sync), Err(Error::Withdrawn)));
+}
+
+#[test]
+#[cfg_attr(debug_assertions, should_panic = "within a transaction")]
+fn a_flush_within_a_transaction_is_refused() {
+    let rig = Rig::new(512, 64);
+    let tx = rig.journal.begin(Reserve::blocks(1)).expect("room");
+    assert!(matches!(rig.journal.flush(FlushReason::Sync), Err(Error::Invalid)));
+    tx.commit();
+}
+
+#[test]
 fn a_write_error_withdraws() {
     let rig = Rig::new(512, 64);
     rig.dev.fail_writes(Some(Box::new(|_, _| true)));
