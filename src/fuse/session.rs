@@ -1,8 +1,9 @@
 //! Mounting, and serving until unmounted.
 
-use super::adapter::{Adapter, MAX_IO};
+use super::adapter::Adapter;
 use super::dispatch::Dispatcher;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, MAX_IO};
+use super::native::{self, Farewell};
 use super::service::Service;
 use rustix::mount::MountFlags;
 use std::ffi::CString;
@@ -24,11 +25,32 @@ pub struct MountSpec {
     pub flags: MountFlags,
     /// A block device: mounted as fuseblk, with this block size.
     pub block_device: Option<u32>,
+    /// Who reads the requests.
+    pub transport: Transport,
+}
+
+/// Who reads the kernel's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Our own: sync(2) and umount(2) wait for us where the kernel lets them.
+    #[default]
+    Native,
+    /// The fuser crate.
+    Fuser,
 }
 
 /// A mounted filesystem whose requests wait to be served.
-pub struct Session {
-    inner: fuser::Session<Adapter>,
+pub struct Session(Inner);
+
+enum Inner {
+    Native(native::Session),
+    Fuser(fuser::Session<Adapter>),
+}
+
+/// The session is over. Where the kernel waits in umount(2) for us, it does so until this is dropped: drop it when the disk is
+/// clean.
+pub struct Ended {
+    _farewell: Option<Farewell>,
 }
 
 /// Mounts: afterwards the directory shows the filesystem, and [`Session::serve`] must run.
@@ -50,17 +72,12 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     let target = text(spec.target.as_os_str().as_bytes())?;
     let data = text(data.as_bytes())?;
     rustix::mount::mount(&*source, &*target, kind, spec.flags, &*data)?;
-    let readers = service.policy.readers;
-    let kernel = Arc::new(Kernel::default());
-    let dispatcher = Arc::new(Dispatcher::new(readers)?);
-    let adapter = Adapter { service: Arc::new(service), dispatcher, kernel: Arc::clone(&kernel) };
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(readers);
-    match fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config) {
-        Ok(inner) => {
-            kernel.set_notifier(inner.notifier());
-            Ok(Session { inner })
-        }
+    let session = match spec.transport {
+        Transport::Native => native::Session::open(device, service).map(Inner::Native),
+        Transport::Fuser => fuser_session(device, service).map(Inner::Fuser),
+    };
+    match session {
+        Ok(inner) => Ok(Session(inner)),
         Err(e) => {
             rustix::mount::unmount(&*target, rustix::mount::UnmountFlags::DETACH)?;
             Err(e)
@@ -68,9 +85,24 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     }
 }
 
+fn fuser_session(device: File, service: Service) -> io::Result<fuser::Session<Adapter>> {
+    let readers = service.policy.readers;
+    let kernel = Arc::new(Kernel::default());
+    let dispatcher = Arc::new(Dispatcher::new(readers)?);
+    let adapter = Adapter { service: Arc::new(service), dispatcher, kernel: Arc::clone(&kernel) };
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(readers);
+    let session = fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config)?;
+    kernel.set_voice(Arc::new(session.notifier()));
+    Ok(session)
+}
+
 impl Session {
-    /// Serves requests until the filesystem is unmounted; all requests have been answered when this returns.
-    pub fn serve(self) -> io::Result<()> {
-        self.inner.run()
+    /// Serves requests until the filesystem is unmounted.
+    pub fn serve(self) -> io::Result<Ended> {
+        match self.0 {
+            Inner::Native(session) => session.serve().map(|farewell| Ended { _farewell: Some(farewell) }),
+            Inner::Fuser(session) => session.run().map(|()| Ended { _farewell: None }),
+        }
     }
 }

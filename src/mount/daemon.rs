@@ -106,6 +106,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         target: target.clone(),
         flags,
         block_device: block_device.then_some(id.superblock.bsize.get()),
+        transport: options.transport,
     };
     let service = Service { fs: Arc::clone(&opened.fs), policy: Policy::single(), atime: options.atime };
     let session = match fuse::mount(&spec, service) {
@@ -122,10 +123,12 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     ready().map_err(|e| say(&e))?;
     let served = session.serve();
     keeper.stop();
-    if let Err(e) = served {
+    if let Err(e) = &served {
         tracing::warn!("the FUSE session ended with an error: {e}");
     }
     let result = finish(opened);
+    // Now the disk is clean: whoever waits in umount(2) may go on.
+    drop(served);
     let parting = match &result {
         Ok(()) => run_dir.remove(),
         Err(e) => {
