@@ -2,17 +2,33 @@
 
 use super::adapter::Adapter;
 use super::dispatch::Dispatcher;
+use super::image;
 use super::kernel::{Kernel, MAX_IO};
 use super::native::{self, Farewell};
 use super::service::Service;
 use rustix::mount::MountFlags;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// What the filesystem lies on; `block_size`: the filesystem's, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// A block device.
+    Device {
+        /// Bytes in a block.
+        block_size: u32,
+    },
+    /// An image file.
+    Image {
+        /// Bytes in a block.
+        block_size: u32,
+    },
+}
 
 /// What is mounted where.
 #[derive(Clone, Debug)]
@@ -23,8 +39,8 @@ pub struct MountSpec {
     pub target: PathBuf,
     /// ro, nosuid and the like.
     pub flags: MountFlags,
-    /// A block device: mounted as fuseblk, with this block size.
-    pub block_device: Option<u32>,
+    /// What the source is.
+    pub disk: Disk,
     /// Who reads the requests.
     pub transport: Transport,
 }
@@ -56,22 +72,17 @@ pub struct Ended {
 /// Mounts: afterwards the directory shows the filesystem, and [`Session::serve`] must run.
 pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read={MAX_IO}",
-        device.as_raw_fd()
-    );
-    let kind = match spec.block_device {
-        Some(block_size) => {
-            data.push_str(&format!(",blksize={block_size}"));
-            c"fuseblk.gfs2r"
+    match spec.disk {
+        Disk::Device { block_size } => mount_plain(spec, &device, c"fuseblk.gfs2r", &options(Some(block_size)))?,
+        Disk::Image { block_size } => {
+            if let Err(e) = image::mount(spec, &device, &options(Some(block_size))) {
+                tracing::info!(
+                    "mounting without a loop device, so sync(2) and syncfs(2) will not wait for the disk: {e}"
+                );
+                mount_plain(spec, &device, c"fuse.gfs2r", &options(None))?;
+            }
         }
-        None => c"fuse.gfs2r",
-    };
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let source = text(spec.source.as_os_str().as_bytes())?;
-    let target = text(spec.target.as_os_str().as_bytes())?;
-    let data = text(data.as_bytes())?;
-    rustix::mount::mount(&*source, &*target, kind, spec.flags, &*data)?;
+    }
     let session = match spec.transport {
         Transport::Native => native::Session::open(device, service).map(Inner::Native),
         Transport::Fuser => fuser_session(device, service).map(Inner::Fuser),
@@ -79,10 +90,42 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     match session {
         Ok(inner) => Ok(Session(inner)),
         Err(e) => {
-            rustix::mount::unmount(&*target, rustix::mount::UnmountFlags::DETACH)?;
+            rustix::mount::unmount(&spec.target, rustix::mount::UnmountFlags::DETACH)?;
             Err(e)
         }
     }
+}
+
+/// What the filesystem is told when it is made.
+fn options(block_size: Option<u32>) -> Vec<(&'static str, Option<String>)> {
+    let mut options = vec![
+        ("rootmode", Some("40000".to_owned())),
+        ("user_id", Some("0".to_owned())),
+        ("group_id", Some("0".to_owned())),
+        ("default_permissions", None),
+        ("allow_other", None),
+        ("max_read", Some(MAX_IO.to_string())),
+    ];
+    options.extend(block_size.map(|bytes| ("blksize", Some(bytes.to_string()))));
+    options
+}
+
+fn mount_plain(spec: &MountSpec, device: &File, kind: &CStr, options: &[(&str, Option<String>)]) -> io::Result<()> {
+    let mut data = format!("fd={}", device.as_raw_fd());
+    for (key, value) in options {
+        data.push(',');
+        data.push_str(key);
+        if let Some(value) = value {
+            data.push('=');
+            data.push_str(value);
+        }
+    }
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let source = text(spec.source.as_os_str().as_bytes())?;
+    let target = text(spec.target.as_os_str().as_bytes())?;
+    let data = text(data.as_bytes())?;
+    rustix::mount::mount(&*source, &*target, kind, spec.flags, &*data)?;
+    Ok(())
 }
 
 fn fuser_session(device: File, service: Service) -> io::Result<fuser::Session<Adapter>> {
