@@ -36,6 +36,7 @@ use clap::Parser;
 use measure::Samples;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 use targets::{Kind, Target};
 
 /// Measures gfs2r against the FUSE floor, fuse2fs, ext4 and the raw image.
@@ -157,16 +158,19 @@ fn measure_all(args: &Args) -> Result<(), String> {
     let mut samples = Samples::default();
     for round in 0..args.rounds {
         for suite in &suites {
-            eprintln!("round {} of {}: {}", round + 1, args.rounds, suite.name);
+            eprint!("round {} of {}: {}:", round + 1, args.rounds, suite.name);
             // Not always the same one first.
             for n in 0..targets.len() {
                 let which = (n + round as usize) % targets.len();
                 let target = &mut targets[which];
+                let start = Instant::now();
                 if let Err(e) = samples.run(suite, target, args.scale, round) {
                     eprintln!("{} on {}: {e}", suite.name, target.kind.name());
                     samples.failed(suite, target.kind);
                 }
+                eprint!(" {} {:.1} s", target.kind.name(), start.elapsed().as_secs_f64());
             }
+            eprintln!();
         }
     }
     if args.wait {

@@ -85,12 +85,13 @@ fn end(child: &mut Child, run_dir: &Path) {
         let pid = std::fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
         if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
             // It may have ended by itself.
-            drop(kill_process(pid, Signal::KILL));
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
     if let Ok(pid) = i32::try_from(child.id()) {
+        // The same here.
         if let Some(pid) = Pid::from_raw(pid) {
-            drop(kill_process_group(pid, Signal::KILL));
+            let _ = kill_process_group(pid, Signal::KILL);
         }
     }
     drop(child.wait());

@@ -63,8 +63,10 @@ fn mount(dir: &Path, floor: Floor) -> io::Result<fuser::Session<Floor>> {
     rustix::mount::mount(c"floor", dir, c"fuse.floor", MountFlags::empty(), &*data)?;
     let mut config = fuser::Config::default();
     config.n_threads = Some(POLICY.readers);
-    fuser::Session::from_fd(floor, OwnedFd::from(device), fuser::SessionACL::All, config)
-        .inspect_err(|_| drop(rustix::mount::unmount(dir, UnmountFlags::DETACH)))
+    fuser::Session::from_fd(floor, OwnedFd::from(device), fuser::SessionACL::All, config).inspect_err(|_| {
+        // The first error is the one to tell of.
+        let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);
+    })
 }
 
 struct Floor {
@@ -152,9 +154,9 @@ impl Filesystem for Floor {
         let present = wanted & config.capabilities();
         config.add_capabilities(present).map_err(|m| io::Error::other(format!("FUSE features {m:?}")))?;
         // Whatever the kernel gives instead, it gives our daemon as well.
-        drop((config.set_max_write(MAX_IO), config.set_max_readahead(MAX_IO)));
-        drop((config.set_max_background(64), config.set_congestion_threshold(48)));
-        drop(config.set_time_granularity(Duration::from_nanos(1)));
+        let _ = (config.set_max_write(MAX_IO), config.set_max_readahead(MAX_IO));
+        let _ = (config.set_max_background(64), config.set_congestion_threshold(48));
+        let _ = config.set_time_granularity(Duration::from_nanos(1));
         Ok(())
     }
 

@@ -76,7 +76,7 @@ fn side_by_side(
             let mut count = 0;
             while Instant::now() < end {
                 one(file, n, count, raw)?;
-                rustix::fs::fsync(file)?;
+                if raw { rustix::fs::fdatasync(file)? } else { rustix::fs::fsync(file)? }
                 count += 1;
             }
             Ok(count)

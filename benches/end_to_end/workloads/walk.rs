@@ -20,7 +20,14 @@ pub(super) fn entries(dir: &OwnedFd) -> io::Result<Vec<Entry>> {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            found.push((name.to_owned(), entry.file_type()));
+            let kind = match entry.file_type() {
+                // Not every filesystem says it.
+                FileType::Unknown => {
+                    FileType::from_raw_mode(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+                }
+                kind => kind,
+            };
+            found.push((name.to_owned(), kind));
         }
     }
     Ok(found)
