@@ -46,17 +46,31 @@ pub(crate) struct Sample {
 pub(crate) struct Samples {
     pub(crate) all: Vec<Sample>,
     pub(crate) failures: Vec<(&'static str, Kind)>,
+    /// What takes very long (fuse2fs in large directories) is measured once.
+    slow: Vec<(&'static str, Kind)>,
 }
+
+/// From here on it takes very long.
+const SLOW: Duration = Duration::from_secs(30);
 
 impl Samples {
     /// Runs a suite on a target.
     pub(crate) fn run(&mut self, suite: &Suite, target: &mut Target, scale: f64, round: u32) -> io::Result<()> {
-        if self.failures.contains(&(suite.name, target.kind)) || !(suite.fits)(target.kind) || !target.can(suite) {
+        let this = (suite.name, target.kind);
+        if self.failures.contains(&this) || self.slow.contains(&this) {
             return Ok(());
         }
+        if !(suite.fits)(target.kind) || !target.can(suite) {
+            return Ok(());
+        }
+        let start = Instant::now();
         target.settle()?;
         let mut bench = Bench { suite: suite.name, target, scale, round, samples: &mut self.all };
-        (suite.run)(&mut bench)
+        (suite.run)(&mut bench)?;
+        if start.elapsed() > SLOW && this.1 != Kind::Gfs2r {
+            self.slow.push(this);
+        }
+        Ok(())
     }
 
     /// Remembers that a suite does not work on a target, so that it is not tried again.

@@ -241,22 +241,6 @@ impl Target {
         Ok(rustix::fs::fadvise(&disk, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 
-    /// Runs `f` on a mount by the kernel, if the kernel can: fuse2fs takes minutes for what others do in seconds.
-    pub(crate) fn by_the_kernel<T>(&mut self, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-        if self.kind != Kind::Fuse2fs {
-            return f(&self.root);
-        }
-        self.unmount()?;
-        let device = attach(&self.disk)?;
-        rustix::mount::mount(&device, &self.root, c"ext4", MountFlags::empty(), None)?;
-        let result = f(&self.root);
-        rustix::mount::unmount(&self.root, UnmountFlags::empty())?;
-        detach(&device)?;
-        self.forget_disk()?;
-        self.mount()?;
-        result
-    }
-
     /// Lets what was begun come to an end, so that it does not disturb what is measured next.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
         if !self.mounted {
