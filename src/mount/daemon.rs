@@ -4,7 +4,7 @@ use super::options::{MountOptions, OnError};
 use super::rundir::RunDir;
 use super::{control, log};
 use crate::clock::SystemClock;
-use crate::device::{BlockDevice, FileDevice, OpenMode};
+use crate::device::{BlockDevice, FileDevice, OpenMode, ReadAhead};
 use crate::fuse::{self, Disk, MountSpec, Policy, Service};
 use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
@@ -96,7 +96,8 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         let lock = if device.read_only() { device.lock_shared() } else { device.lock_exclusive() };
         lock.map_err(|_| say(&"the image is in use by another program"))?;
     }
-    let device: Arc<dyn BlockDevice> = Arc::new(device);
+    // lock_nolock: nobody else writes.
+    let device: Arc<dyn BlockDevice> = Arc::new(ReadAhead::new(device));
     let opened = volume::open(device, &options.open, Arc::new(SystemClock)).map_err(|e| say(&e))?;
     let opened = Arc::new(opened);
     let mut flags = options.flags;
