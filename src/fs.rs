@@ -13,6 +13,7 @@
 
 mod attr;
 mod flags;
+mod freeze;
 mod io;
 mod list;
 mod make;
@@ -37,6 +38,7 @@ use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
 use crate::sync::{self, Mutex};
+use freeze::Gate;
 use node::Nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,13 +77,23 @@ pub struct Fs {
     renames: Mutex<()>,
     /// Nothing may be changed (now: a remount can switch it).
     read_only: AtomicBool,
+    /// Shut while the volume is frozen.
+    gate: Gate,
 }
 
 impl Fs {
     /// The operations on an opened volume.
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
-        Arc::new(Self { vol, statfs, quota, nodes: Nodes::new(root), renames: Mutex::new(()), read_only })
+        Arc::new(Self {
+            vol,
+            statfs,
+            quota,
+            nodes: Nodes::new(root),
+            renames: Mutex::new(()),
+            read_only,
+            gate: Gate::default(),
+        })
     }
 
     /// Forbids or allows changes; used by a remount.
@@ -188,6 +200,7 @@ impl Fs {
         if self.is_read_only() {
             return Ok(());
         }
+        self.gate.pass()?;
         let inode = match self.vol.exclusive(inum) {
             Ok(inode) => inode,
             // Deleted already, and the block lives again.
@@ -213,6 +226,7 @@ impl Fs {
         if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
+        self.gate.pass()?;
         self.vol.exclusive(self.nodes.inum(node)?)
     }
 

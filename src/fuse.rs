@@ -24,6 +24,6 @@ mod service;
 mod session;
 
 pub use dispatch::Dispatcher;
-pub use policy::{Atime, Policy};
+pub use policy::{Atime, AtimeSwitch, Policy};
 pub use service::Service;
 pub use session::{Disk, Ended, MountSpec, Session, Transport, mount};

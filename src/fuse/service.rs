@@ -1,6 +1,6 @@
 //! One function for each request, in plain types.
 
-use super::policy::{Atime, Policy};
+use super::policy::{Atime, AtimeSwitch, Policy};
 use crate::error::{Error, Result};
 use crate::format::dinode::mode::S_ISGID;
 use crate::fs::{Attr, Caller, DirItem, Fs, FsxAttr, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
@@ -36,7 +36,7 @@ pub struct Service {
     /// What the kernel may cache.
     pub policy: Policy,
     /// When reading changes access times.
-    pub atime: Atime,
+    pub atime: Arc<AtimeSwitch>,
 }
 
 impl Service {
@@ -280,7 +280,7 @@ impl Service {
 
     /// A file, directory or link was read: its access time may change. True when it did.
     fn touched(&self, addr: BlockAddr) -> Result<bool> {
-        match self.atime {
+        match self.atime.get() {
             Atime::Never => Ok(false),
             Atime::Relative => self.fs.touch(addr, false),
             Atime::Strict => self.fs.touch(addr, true),
