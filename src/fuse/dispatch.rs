@@ -7,25 +7,25 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Runs requests; knows how many reader threads may wait at once.
+/// Runs requests; knows how many threads that read them may wait at once.
 pub struct Dispatcher {
-    /// Readers that may still start to wait: one less than there are.
+    /// Threads that may still start to wait.
     spare: AtomicUsize,
     pool: tokio::runtime::Runtime,
 }
 
 impl Dispatcher {
-    /// For this many reader threads.
-    pub fn new(readers: usize) -> io::Result<Self> {
+    /// `spare`: how many of the threads that read requests may wait at the same time; at least one must go on reading.
+    pub fn new(spare: usize) -> io::Result<Self> {
         let pool = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(512)
             .thread_name("gfs2r-worker")
             .build()?;
-        Ok(Self { spare: AtomicUsize::new(readers.saturating_sub(1)), pool })
+        Ok(Self { spare: AtomicUsize::new(spare), pool })
     }
 
-    /// Runs `op` without waiting; where it must wait, waits here if a reader can be spared. `None`: the caller moves the
+    /// Runs `op` without waiting; where it must wait, waits here if a thread can be spared. `None`: the caller moves the
     /// request to the pool.
     pub fn here<T>(&self, mut op: impl FnMut() -> Result<T>) -> Option<Result<T>> {
         match sync::impatiently(&mut op) {

@@ -4,7 +4,7 @@
 //! `request.rs` turns bytes into an [`Op`](request::Op), `serve.rs` runs it through the [`Service`] as the other transport
 //! does, `reply.rs` makes the answer, `channel.rs` is the open device.
 //!
-//! Reader threads take requests in turn; the one that meets DESTROY ends the session, and the kernel's umount(2) waits until
+//! Threads take requests in turn (`turns.rs`); the one that meets DESTROY ends the session, and the kernel's umount(2) waits until
 //! [`Farewell`] is dropped.
 
 pub(super) mod abi;
@@ -12,10 +12,12 @@ mod channel;
 mod reply;
 mod request;
 mod serve;
+mod turns;
 
 use super::dispatch::Dispatcher;
 use super::kernel::{Kernel, MAX_IO, wanted};
 use super::service::Service;
+use crate::sync;
 use abi::{InitOut, MAJOR, MINOR, init};
 use channel::{Channel, Next};
 use reply::Reply;
@@ -25,15 +27,19 @@ use serve::{After, Server};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use turns::Turns;
 use zerocopy::IntoBytes;
 
 /// A request's data and what comes before it.
 const BUFFER: usize = MAX_IO as usize + 4096;
 
+/// Threads that serve requests, most of them asleep: so many disk reads of different programs can be under way.
+const THREADS: usize = 16;
+
 /// A session with the kernel.
 pub(super) struct Session {
     server: Arc<Server>,
-    readers: usize,
+    turns: Arc<Turns>,
 }
 
 /// The kernel waits in umount(2) until this is dropped.
@@ -50,24 +56,27 @@ impl Drop for Farewell {
 impl Session {
     /// Agrees with the kernel on the protocol. `device` is /dev/fuse, already mounted.
     pub(super) fn open(device: File, service: Service) -> io::Result<Self> {
-        let readers = service.policy.readers;
+        let readers = service.policy.readers.clamp(1, THREADS);
         let channel = Arc::new(Channel::new(device));
         agree(&channel, &service)?;
         let kernel = Arc::new(Kernel::default());
         kernel.set_voice(Arc::<Channel>::clone(&channel));
-        let dispatcher = Dispatcher::new(readers)?;
+        let turns = Arc::new(Turns::new(readers));
+        let dispatcher = Dispatcher::new(THREADS - 1)?;
         let server = Arc::new(Server { service: Arc::new(service), dispatcher, kernel, channel });
-        Ok(Self { server, readers })
+        Ok(Self { server, turns })
     }
 
     /// Serves until unmounted.
     pub(super) fn serve(self) -> io::Result<Farewell> {
         let (done, ended) = std::sync::mpsc::channel();
-        for n in 0..self.readers {
-            let (server, done) = (Arc::clone(&self.server), done.clone());
+        for n in 0..THREADS {
+            let (server, turns, done) = (Arc::clone(&self.server), Arc::clone(&self.turns), done.clone());
             std::thread::Builder::new().name(format!("gfs2r-fuse-{n}")).spawn(move || {
                 // The receiver goes with the session: whoever comes later has nothing to add.
-                let _ = done.send(read_requests(&server));
+                let _ = done.send(read_requests(&server, &turns));
+                // The others are to see the end too.
+                turns.give();
             })?;
         }
         drop(done);
@@ -76,9 +85,12 @@ impl Session {
     }
 }
 
-fn read_requests(server: &Server) -> io::Result<Farewell> {
+fn read_requests(server: &Server, turns: &Arc<Turns>) -> io::Result<Farewell> {
+    let giving = Arc::clone(turns);
+    sync::before_waits(move || giving.give());
     let mut buf = vec![0; BUFFER];
     loop {
+        turns.take();
         match server.channel.next(&mut buf)? {
             Next::Gone => return Ok(Farewell(None)),
             Next::Request(len) => {

@@ -59,7 +59,7 @@ pub struct Policy {
     pub direct_writes: bool,
     /// flock and fcntl locks come to us.
     pub locks: bool,
-    /// Reader threads.
+    /// Threads that wait for requests at the same time.
     pub readers: usize,
 }
 
@@ -77,7 +77,7 @@ impl Policy {
             attr_ttl: FOREVER,
             direct_writes: false,
             locks: false,
-            readers: 4,
+            readers: 2,
         }
     }
 
@@ -91,7 +91,7 @@ impl Policy {
             attr_ttl: FOREVER,
             direct_writes: true,
             locks: true,
-            readers: 4,
+            readers: 2,
         }
     }
 }

@@ -55,6 +55,9 @@ pub enum Transport {
     Fuser,
 }
 
+/// Threads of the fuser crate: each of them reads, and waits if need be.
+const FUSER_THREADS: usize = 4;
+
 /// A mounted filesystem whose requests wait to be served.
 pub struct Session(Inner);
 
@@ -143,12 +146,11 @@ fn mount_plain(spec: &MountSpec, device: &File, kind: &CStr, options: &[(&str, O
 }
 
 fn fuser_session(device: File, service: Service) -> io::Result<fuser::Session<Adapter>> {
-    let readers = service.policy.readers;
     let kernel = Arc::new(Kernel::default());
-    let dispatcher = Arc::new(Dispatcher::new(readers)?);
+    let dispatcher = Arc::new(Dispatcher::new(FUSER_THREADS - 1)?);
     let adapter = Adapter { service: Arc::new(service), dispatcher, kernel: Arc::clone(&kernel) };
     let mut config = fuser::Config::default();
-    config.n_threads = Some(readers);
+    config.n_threads = Some(FUSER_THREADS);
     let session = fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config)?;
     kernel.set_voice(Arc::new(session.notifier()));
     Ok(session)

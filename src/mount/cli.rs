@@ -121,7 +121,22 @@ pub fn mount_main() -> ExitCode {
 
 /// `umount.gfs2r`.
 pub fn umount_main() -> ExitCode {
-    main("umount.gfs2r", |args| unmount(&args))
+    if std::env::var_os(umount::LEAVING).is_some() {
+        return leave();
+    }
+    main(umount::PROGRAM, |args| unmount(&args))
+}
+
+/// For a daemon that was told to end.
+fn leave() -> ExitCode {
+    match umount::leave(Path::new(&std::env::args_os().nth(1).unwrap_or_default())) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("{}: {}", umount::PROGRAM, client::words(&e));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn main<T: Parser>(name: &str, run: impl FnOnce(T) -> Result<ExitCode, (u8, String)>) -> ExitCode {

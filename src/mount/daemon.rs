@@ -13,7 +13,9 @@ use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -145,6 +147,8 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         Ok(keeper) => keeper,
         // The mount must not stay without a daemon.
         Err(e) => {
+            // Nobody answers any more: unmounting does not wait for us.
+            drop(session);
             let undone = unmount(&target, UnmountFlags::DETACH).map_err(|e| format!(", and unmounting: {e}"));
             let closed = finish(Arc::clone(&live.opened)).map_err(|e| format!(", and closing: {e}"));
             let why = [client::words(&e), undone.err().unwrap_or_default(), closed.err().unwrap_or_default()].concat();
@@ -275,18 +279,18 @@ fn keep(live: &Live, stop: &AtomicBool) {
 
 /// SIGTERM: a clean unmount. When the directory is in use it is detached, what the kernel still holds is written, the volume
 /// is closed, and the programs that use it see a dead mount.
+///
+/// A process of its own does what concerns the mount: if we were killed while a thread of ours waits for an answer of ours, the
+/// kernel would wait with it for ever.
 fn leave(opened: &Arc<Opened>, target: &Path) {
-    let dir = std::fs::File::open(target);
-    let synced = dir.and_then(|d| rustix::fs::syncfs(&d).map_err(io::Error::from));
-    if let Err(e) = synced {
-        tracing::warn!("writing back before leaving: {e}");
-    }
-    if unmount(target, UnmountFlags::empty()).is_ok() {
-        return;
-    }
-    tracing::warn!("{} is in use: detaching it", target.display());
-    if let Err(e) = unmount(target, UnmountFlags::DETACH) {
-        tracing::warn!("detaching: {e}");
+    let child = std::env::current_exe().and_then(|program| {
+        Command::new(program).arg0(super::umount::PROGRAM).env(super::umount::LEAVING, "1").arg(target).status()
+    });
+    match child {
+        // The kernel tells the readers, and they the rest.
+        Ok(status) if status.success() => return,
+        Ok(_) => tracing::warn!("{} is in use: it was detached", target.display()),
+        Err(e) => tracing::error!("{} cannot be unmounted: {e}", target.display()),
     }
     if let Err(e) = opened.close() {
         tracing::error!("closing the volume: {e}");

@@ -73,6 +73,21 @@ pub(super) fn run(what: &Path, how: How) -> Result<PathBuf, UmountError> {
     }
 }
 
+/// The name under which the program unmounts.
+pub(super) const PROGRAM: &str = "umount.gfs2r";
+/// Set when a daemon that was told to end starts [`leave`].
+pub(super) const LEAVING: &str = "GFS2R_LEAVING";
+
+/// Writes back and unmounts, for the daemon; what is in use is detached. True when it was unmounted.
+pub(super) fn leave(target: &Path) -> io::Result<bool> {
+    let synced = std::fs::File::open(target).and_then(|dir| rustix::fs::syncfs(&dir).map_err(io::Error::from));
+    if unmount(target, UnmountFlags::empty()).is_ok() {
+        return Ok(true);
+    }
+    unmount(target, UnmountFlags::DETACH)?;
+    synced.map(|()| false)
+}
+
 /// The last mount point of ours that is `what` or whose source is. A mount whose daemon is gone cannot be canonicalized.
 fn mount_point(what: &Path) -> Result<PathBuf, UmountError> {
     let found = match what.canonicalize() {
