@@ -13,6 +13,7 @@
 
 mod attr;
 mod flags;
+mod handle;
 mod io;
 mod list;
 mod make;

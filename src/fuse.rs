@@ -11,6 +11,7 @@
 //! What the kernel may cache is one table, `fuse/policy.rs`.
 
 mod adapter;
+mod asker;
 mod convert;
 mod dispatch;
 mod errno;
@@ -20,6 +21,7 @@ mod policy;
 mod service;
 mod session;
 
+pub use asker::Asker;
 pub use dispatch::Dispatcher;
 pub use policy::{Atime, Policy};
 pub use service::Service;

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is mounted where.
 #[derive(Clone, Debug)]
@@ -59,6 +60,7 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     match fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config) {
         Ok(inner) => {
             kernel.set_notifier(inner.notifier());
+            keep_block_counts_fresh(&kernel)?;
             Ok(Session { inner })
         }
         Err(e) => {
@@ -66,6 +68,19 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
             Err(e)
         }
     }
+}
+
+/// Once a second, also of files that nobody syncs: du shows how a download grows.
+fn keep_block_counts_fresh(kernel: &Arc<Kernel>) -> io::Result<()> {
+    let kernel = Arc::downgrade(kernel);
+    std::thread::Builder::new().name("gfs2r-blocks".into()).spawn(move || {
+        while let Some(kernel) = kernel.upgrade() {
+            kernel.all_settled();
+            drop(kernel);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    })?;
+    Ok(())
 }
 
 impl Session {

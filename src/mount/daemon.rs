@@ -107,7 +107,13 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         flags,
         block_device: block_device.then_some(id.superblock.bsize.get()),
     };
-    let service = Service { fs: Arc::clone(&opened.fs), policy: Policy::single(), atime: options.atime };
+    let service = Service {
+        fs: Arc::clone(&opened.fs),
+        policy: Policy::single(),
+        atime: options.atime,
+        nodiratime: options.flags.contains(MountFlags::NODIRATIME),
+        label: id.superblock.locktable().to_vec(),
+    };
     let session = match fuse::mount(&spec, service) {
         Ok(session) => session,
         Err(e) => {

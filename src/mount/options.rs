@@ -225,6 +225,8 @@ impl MountOptions {
             },
             "cache" => self.open.cache_bytes = bytes(value).ok_or_else(|| bad("a size, such as 256M"))?,
             "meta" | "uhelper" | "helper" | "comment" | "context" | "fscontext" | "defcontext" | "rootcontext" => {}
+            // mount(8) repeats on remounting what /proc/mounts shows, and there FUSE shows its own options.
+            "user_id" | "group_id" | "rootmode" | "max_read" | "blksize" | "fd" => {}
             n if n.starts_with("x-") => {}
             _ => return Err(OptionError::Unknown(option.into())),
         }
@@ -271,6 +273,8 @@ mod tests {
         assert_eq!(MountOptions::parse("bogus", false).unwrap_err(), OptionError::Unknown("bogus".into()));
         assert!(MountOptions::parse("bogus", true).is_ok());
         assert!(matches!(MountOptions::parse("data=jumbled", true), Err(OptionError::Value(..))));
+        let shown = "rw,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576,blksize=4096";
+        assert!(MountOptions::parse(shown, false).is_ok(), "what /proc/mounts shows");
         assert!(MountOptions::parse("barrier", false).expect("known").open.barrier);
     }
 }
