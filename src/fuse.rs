@@ -24,5 +24,5 @@ mod session;
 pub use asker::Asker;
 pub use dispatch::Dispatcher;
 pub use policy::{Atime, Policy};
-pub use service::Service;
+pub use service::{Service, WriteHow};
 pub use session::{MountSpec, Session, mount};

@@ -7,7 +7,7 @@ use super::convert::{
 use super::dispatch::Dispatcher;
 use super::kernel::{Kernel, negotiate};
 use super::listing::Listing;
-use super::service::Service;
+use super::service::{Service, WriteHow};
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::fs::{Attr, Caller, NewInode, SetAttr};
@@ -361,19 +361,22 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let who = asker(req);
-        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let at_end = open_how(flags.0).append && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let how = WriteHow {
+            kill: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            append: open_how(flags.0).append,
+            cached: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+        };
         let send = |reply: ReplyWrite, result: Result<usize>| match result {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
         };
         self.kernel.wrote(ino.0);
-        match self.dispatcher.here(|| self.service.write(&who, ino.0, offset, data, kill, at_end)) {
+        match self.dispatcher.here(|| self.service.write(&who, ino.0, offset, data, how)) {
             Some(result) => send(reply, result),
             None => {
                 let (service, data) = (Arc::clone(&self.service), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = service.write(&who, ino.0, offset, &data, kill, at_end);
+                    let result = service.write(&who, ino.0, offset, &data, how);
                     send(reply, result);
                 });
             }

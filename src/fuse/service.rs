@@ -32,6 +32,18 @@ pub struct Opened {
     pub touched: bool,
 }
 
+/// What the kernel says of a write.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteHow {
+    /// setuid and setgid go.
+    pub kill: bool,
+    /// O_APPEND.
+    pub append: bool,
+    /// It comes from the kernel's cache. With the write-back cache the kernel knows when the program wrote, and tells us
+    /// (SETATTR) when that changed the times; without it, only now is known.
+    pub cached: bool,
+}
+
 /// Answers requests. Nodes are the kernel's numbers: 1 for the root, otherwise the dinode's address.
 pub struct Service {
     /// The operations.
@@ -169,23 +181,17 @@ impl Service {
         Ok(n)
     }
 
-    /// WRITE; `at_end`: O_APPEND on a mount where the kernel does not know the end.
-    pub fn write(
-        &self,
-        asker: &Asker,
-        node: u64,
-        offset: u64,
-        bytes: &[u8],
-        kill: bool,
-        at_end: bool,
-    ) -> Result<usize> {
+    /// WRITE.
+    pub fn write(&self, asker: &Asker, node: u64, offset: u64, bytes: &[u8], how: WriteHow) -> Result<usize> {
         let addr = self.addr(node)?;
-        let n = if at_end && !self.policy.writeback_cache {
-            self.fs.append(&asker.who, addr, bytes, kill)?
-        } else {
-            self.fs.write(&asker.who, addr, offset, bytes, kill)?
+        let (who, alone) = (&asker.who, self.policy.writeback_cache);
+        let n = match how {
+            WriteHow { cached: true, .. } if alone => self.fs.write_back(who, addr, offset, bytes)?,
+            // The kernel does not know the end.
+            WriteHow { append: true, cached: false, kill } if !alone => self.fs.append(who, addr, bytes, kill)?,
+            WriteHow { kill, .. } => self.fs.write(who, addr, offset, bytes, kill)?,
         };
-        if kill && self.is_outsider(asker, addr)? {
+        if how.kill && self.is_outsider(asker, addr)? {
             self.without_setgid(asker, addr)?;
         }
         Ok(n)
