@@ -10,12 +10,8 @@ impl Fs {
     /// The inode at this address, which may be anything; the kernel holds a reference to it afterwards, and compares the life
     /// (formal number) itself. `Stale` when there is no inode there, when it has no name any more, or is one of the system's.
     pub fn by_handle(&self, node: BlockAddr) -> Result<Attr> {
-        if let Ok(inum) = self.nodes.inum(node) {
-            let inode = self.watch(self.vol.shared(inum))?;
-            self.nodes.remember(inum);
-            return Attr::of(self, &inode);
-        }
-        // Nothing here is watched: an address out of the blue that does not fit says nothing about the disk.
+        // Nothing here is watched: an address out of the blue that does not fit says nothing about the disk. The kernel asks
+        // only for what it has forgotten, so an inode without a name is one that is being deleted.
         self.is_live(node)?;
         let inode = self.vol.inode(node).shared().map_err(stale_unless_failing)?;
         // The lock is ours now, so what the bitmap says will last.

@@ -5,8 +5,9 @@ use super::convert::{
     timestamp,
 };
 use super::dispatch::Dispatcher;
-use super::kernel::{Kernel, negotiate};
+use super::kernel::{Kernel, MAX_IO};
 use super::listing::Listing;
+use super::negotiate::negotiate;
 use super::service::{Service, WriteHow};
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
@@ -22,9 +23,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-/// Largest request the kernel sends or asks for.
-pub(super) const MAX_IO: u32 = 1 << 20;
 
 thread_local! {
     /// Memory for the answers to reads, one for each thread that answers.

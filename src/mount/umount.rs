@@ -41,13 +41,13 @@ pub(super) fn run(what: &Path, how: How) -> Result<(), UmountError> {
     let system = |e: io::Error| UmountError::System(what.to_owned(), e);
     let canonical = what.canonicalize().map_err(system)?;
     let target = mount_point(&canonical).ok_or_else(|| UmountError::NotMounted(what.to_owned()))?;
-    let dir = rundir::find(&target);
+    let end = rundir::find(&target).map(rundir::end_of).transpose().map_err(system)?;
     let mut flags = UnmountFlags::empty();
     flags.set(UnmountFlags::DETACH, how.lazy);
     flags.set(UnmountFlags::FORCE, how.force);
     unmount(&target, flags).map_err(|e| system(e.into()))?;
-    let Some(dir) = dir.filter(|_| !how.lazy) else { return Ok(()) };
-    match rundir::wait_for_end(&dir).map_err(system)? {
+    let Some(end) = end.filter(|_| !how.lazy) else { return Ok(()) };
+    match end.wait().map_err(system)? {
         Some(error) => Err(UmountError::NotClean(error)),
         None => Ok(()),
     }

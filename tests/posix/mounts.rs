@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 pub fn run(t: &T) {
     refused(t);
@@ -12,6 +13,7 @@ pub fn run(t: &T) {
     remounting(t);
     terminated(t);
     killed(t);
+    killed_after_sync(t);
     in_use(t);
 }
 
@@ -119,6 +121,26 @@ fn terminated(t: &T) {
     m.finish(t);
 }
 
+/// syncfs(2), and so sync(2), waits until everything is on the disk; images too, as they are mounted like disks.
+fn killed_after_sync(t: &T) {
+    let m = Mounted::new("128M", "acl");
+    let d = m.dir();
+    mkdir(&d.join("sub"), 0o750).expect("mkdir");
+    fs::write(d.join("sub/f"), vec![7; 100_000]).expect("write");
+    rustix::fs::link(d.join("sub/f"), d.join("g")).expect("link");
+    t.ok("syncfs", fs::File::open(&d).and_then(|h| rustix::fs::syncfs(h).map_err(Into::into)));
+    m.signal(Signal::KILL);
+    m.detach();
+    t.yes("mounts again", m.mount("acl").ok);
+    if m.is_like_a_disk() {
+        t.yes("nothing was lost", fs::read(d.join("g")).is_ok_and(|c| c == vec![7; 100_000]));
+        t.eq("mode of the folder", fs::metadata(d.join("sub")).map(|a| a.mode() & 0o7777).ok(), Some(0o750));
+    } else {
+        println!("SKIPPED: no loop device is to be had, so sync(2) cannot wait for the disk");
+    }
+    m.finish(t);
+}
+
 /// After SIGKILL what came before an fsync is there, and the journal is replayed.
 fn killed(t: &T) {
     let m = Mounted::new("128M", "acl");
@@ -128,7 +150,7 @@ fn killed(t: &T) {
     }
     let open_file = create(&d.join("unlinked"), 0o644).expect("create");
     rustix::fs::unlink(d.join("unlinked")).expect("unlink");
-    // Not syncfs: the kernel tells no FUSE daemon of it. An fsync makes durable what came before it.
+    // An fsync makes durable what came before it.
     open_file.sync_all().expect("fsync");
     fs::write(d.join("later"), b"perhaps").expect("write");
     m.signal(Signal::KILL);
