@@ -41,9 +41,10 @@ impl Fs {
             may_write(&inode, how.append && !how.truncate)?;
             if inode.is_regular() && inode.dinode.size.get() > 0 {
                 self.watch(file::truncate(&self.vol, &mut inode, 0))?;
-                if caller.uid != 0 {
-                    self.kill_privileges(&mut inode)?;
-                }
+            }
+            // Also when there was nothing to cut off.
+            if inode.is_regular() && caller.uid != 0 {
+                self.kill_privileges(&mut inode)?;
             }
             return Ok(inode.flags().has(DiFlags::SYNC));
         }

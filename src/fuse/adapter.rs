@@ -258,7 +258,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, how, kernel) = (caller(req), open_how(flags.0), Arc::clone(&self.kernel));
+        let (who, how, kernel) = (asker(req), open_how(flags.0), Arc::clone(&self.kernel));
         let quietly = no_atime(flags.0);
         self.serve(
             reply,

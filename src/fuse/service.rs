@@ -158,9 +158,12 @@ impl Service {
     }
 
     /// OPEN; `quietly`: O_NOATIME.
-    pub fn open(&self, caller: &Caller, node: u64, how: OpenHow, quietly: bool) -> Result<Opened> {
+    pub fn open(&self, asker: &Asker, node: u64, how: OpenHow, quietly: bool) -> Result<Opened> {
         let addr = self.addr(node)?;
-        let sync = self.fs.open(caller, addr, how)?;
+        let sync = self.fs.open(&asker.who, addr, how)?;
+        if how.truncate && !asker.is_privileged() && self.is_outsider(asker, addr)? {
+            self.without_setgid(asker, addr)?;
+        }
         // The kernel does not say when it answers a read from its cache; so the opening counts as a reading.
         let touched = !how.write && !quietly && self.touched(addr)?;
         Ok(Opened { touched, ..self.opened(how.write, sync) })

@@ -94,7 +94,8 @@ impl Worker {
 
     fn one(&mut self, op: u64, path: &PathBuf) -> Result<()> {
         match op {
-            0..3 => open(path, OFlags::CREATE | OFlags::WRONLY, 0o644).map(drop),
+            // Without waiting: it may be a pipe that nobody reads.
+            0..3 => open(path, OFlags::CREATE | OFlags::WRONLY | OFlags::NONBLOCK, 0o644).map(drop),
             3 | 4 => mkdir(path, 0o755),
             5 => mknod(path, FileType::Fifo, 0o644, 0),
             6 => mknod(path, FileType::CharacterDevice, 0o644, rustix::fs::makedev(1, 3)),
@@ -117,7 +118,7 @@ impl Worker {
                 rustix::fs::utimensat(CWD, path, &both, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
             }
             29 | 30 => self.attribute(path),
-            31 => std_result(fs::read_dir(path).map(|list| drop(list.flatten().count()))),
+            31 => std_result(fs::read_dir(path).map(|list| list.flatten().for_each(drop))),
             32 => {
                 let f = open(path, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
                 let flags = if self.below(2) == 0 { IFlags::JOURNALING } else { IFlags::empty() };

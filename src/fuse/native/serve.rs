@@ -105,7 +105,7 @@ impl Server {
                 self.empty(reply, move |s| s.rename(&who, (node, &name), (new_dir, &new_name), flags));
             }
             Op::Link { node: target, name } => self.link(reply, (who, target), node, name.into()),
-            Op::Open(open) => self.open(reply, (who, node), open),
+            Op::Open(open) => self.open(reply, (asker, node), open),
             // Nothing to keep of an open directory.
             Op::Opendir | Op::Releasedir => reply.bytes(&[0; 16][..if matches!(op, Op::Opendir) { 16 } else { 0 }]),
             Op::Read(read) => self.read(reply, node, read),
@@ -257,11 +257,11 @@ impl Server {
         );
     }
 
-    fn open(&self, reply: Reply, (who, node): (Caller, u64), open: OpenIn) {
+    fn open(&self, reply: Reply, (asker, node): (Asker, u64), open: OpenIn) {
         let (how, quietly, kernel) = (open_how(open.flags), no_atime(open.flags), Arc::clone(&self.kernel));
         self.run(
             reply,
-            move |s| s.open(&who, node, how, quietly),
+            move |s| s.open(&asker, node, how, quietly),
             move |_, reply, opened| {
                 kernel.opened(node, how.write);
                 if opened.touched {
