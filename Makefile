@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 
-.PHONY: help demo test check setup build release bench interop model crash posix programs doc deny manual install uninstall clean
+.PHONY: help demo test check setup build release bench interop model crash posix programs suites stress doc deny manual install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
@@ -11,6 +11,7 @@ help:
 	@echo "make check     format and lints"
 	@echo "make bench     the micro-benchmarks (needs a quiet machine)"
 	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount"
+	@echo "make suites    pjdfstest, fsx and stress-ng on a real mount          make stress  our own stress, longer"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
 	@echo "make posix     only the POSIX run through a real mount"
@@ -57,6 +58,12 @@ bench:
 
 programs: release
 	@scripts/programs
+
+suites: release
+	@scripts/suites
+
+stress: release
+	GFS2R_STRESS_OPS=20000 GFS2R_STRESS_ROUNDS=20 $(CARGO) test --release --test stress -- --nocapture --test-threads 1
 
 doc:
 	$(CARGO) doc --workspace --no-deps

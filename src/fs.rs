@@ -14,6 +14,7 @@
 mod attr;
 mod flags;
 mod freeze;
+mod handle;
 mod io;
 mod list;
 mod make;

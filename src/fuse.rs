@@ -11,6 +11,7 @@
 //! What the kernel may cache is one table, `fuse/policy.rs`.
 
 mod adapter;
+mod asker;
 mod convert;
 mod dispatch;
 mod errno;
@@ -23,7 +24,8 @@ mod policy;
 mod service;
 mod session;
 
+pub use asker::Asker;
 pub use dispatch::Dispatcher;
 pub use policy::{Atime, AtimeSwitch, Policy};
-pub use service::Service;
+pub use service::{Service, WriteHow};
 pub use session::{Disk, Ended, MountSpec, Session, Transport, mount};

@@ -16,6 +16,8 @@ mod flags;
 mod harness;
 #[path = "posix/limits.rs"]
 mod limits;
+#[path = "posix/linux.rs"]
+mod linux;
 #[path = "posix/listing.rs"]
 mod listing;
 #[path = "posix/locks.rs"]
@@ -72,6 +74,7 @@ fn system_calls(mounted: Option<Mounted>, root: PathBuf) {
         ("limits", limits::run),
         ("rights", rights::run),
         ("data", data::run),
+        ("linux", linux::run),
         ("flags", flags::run),
         ("xattr", xattr::run),
         ("acl", acl::run),

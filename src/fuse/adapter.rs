@@ -1,14 +1,14 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry,
-    set_time, timestamp,
+    Made, asker, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_entry, set_time,
+    timestamp,
 };
 use super::dispatch::Dispatcher;
 use super::kernel::{Kernel, MAX_IO};
 use super::listing::Listing;
 use super::negotiate::negotiate;
-use super::service::Service;
+use super::service::{Service, WriteHow};
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::fs::{Attr, Caller, NewInode, SetAttr};
@@ -172,7 +172,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let who = caller(req);
+        let who = asker(req);
         let set = SetAttr {
             mode,
             uid,
@@ -251,7 +251,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, how, kernel) = (caller(req), open_how(flags.0), Arc::clone(&self.kernel));
+        let (who, how, kernel) = (asker(req), open_how(flags.0), Arc::clone(&self.kernel));
         let quietly = no_atime(flags.0);
         self.serve(
             reply,
@@ -351,19 +351,23 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let who = caller(req);
-        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let at_end = open_how(flags.0).append && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let who = asker(req);
+        let how = WriteHow {
+            kill: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            append: open_how(flags.0).append,
+            cached: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+        };
         let send = |reply: ReplyWrite, result: Result<usize>| match result {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
         };
-        match self.dispatcher.here(|| self.service.write(&who, ino.0, offset, data, kill, at_end)) {
+        self.kernel.wrote(ino.0);
+        match self.dispatcher.here(|| self.service.write(&who, ino.0, offset, data, how)) {
             Some(result) => send(reply, result),
             None => {
                 let (service, data) = (Arc::clone(&self.service), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = service.write(&who, ino.0, offset, &data, kill, at_end);
+                    let result = service.write(&who, ino.0, offset, &data, how);
                     send(reply, result);
                 });
             }
@@ -377,7 +381,18 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.serve_empty(reply, move |s| s.fsync(ino.0));
+        let kernel = Arc::clone(&self.kernel);
+        self.serve(
+            reply,
+            move |s| s.fsync(ino.0),
+            move |_, reply: ReplyEmpty, result| {
+                kernel.settled(ino.0);
+                match result {
+                    Ok(()) => reply.ok(),
+                    Err(e) => reply.error(fuse_errno(&e)),
+                }
+            },
+        );
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -408,10 +423,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (who, pid) = (caller(req), req.pid());
+        let who = asker(req);
         let (name, value) = (owned(name), Box::<[u8]>::from(value));
-        let in_group = move |gid| has_group(pid, gid);
-        self.serve_empty(reply, move |s| s.setxattr(&who, ino.0, (&name, &value), flags, &in_group));
+        self.serve_empty(reply, move |s| s.setxattr(&who, ino.0, (&name, &value), flags));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -458,7 +472,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let who = caller(req);
+        let who = asker(req);
         self.serve_empty(reply, move |s| s.fallocate(&who, ino.0, offset, length, mode));
     }
 

@@ -1,5 +1,6 @@
 //! Between the fuser crate's types and ours.
 
+use super::asker::Asker;
 use super::errno::errno;
 use super::service::{Opened, Service};
 use crate::clock::Timestamp;
@@ -20,11 +21,8 @@ pub(super) fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), umask: 0 }
 }
 
-/// Whether a waiting program has this supplementary group; a program we cannot see has none.
-pub(super) fn has_group(pid: u32, gid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    groups.split_whitespace().any(|g| g.parse() == Ok(gid))
+pub(super) fn asker(req: &Request) -> Asker {
+    Asker { who: caller(req), pid: req.pid() }
 }
 
 pub(super) fn owned(name: &OsStr) -> Box<[u8]> {

@@ -5,6 +5,7 @@ use super::service::Service;
 use crate::sync::DashMap;
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Largest request the kernel sends or asks for.
 pub(super) const MAX_IO: u32 = 1 << 20;
@@ -20,8 +21,18 @@ pub(super) trait Voice: Send + Sync {
 pub(super) struct Kernel {
     /// Set when the session stands.
     voice: OnceLock<Arc<dyn Voice>>,
-    /// Nodes open for writing, and how often.
-    writers: DashMap<u64, u32>,
+    /// Nodes open for writing.
+    writers: DashMap<u64, Writers>,
+}
+
+/// Those who have a node open for writing.
+#[derive(Clone, Copy, Default)]
+struct Writers {
+    /// How many opens.
+    count: u32,
+    /// Something was written since the kernel was last told to ask for the attributes. It keeps sizes and times itself, but
+    /// not the number of blocks.
+    wrote: bool,
 }
 
 impl Kernel {
@@ -33,19 +44,19 @@ impl Kernel {
 
     pub(super) fn opened(&self, node: u64, write: bool) {
         if write {
-            *self.writers.entry(node).or_insert(0) += 1;
+            self.writers.entry(node).or_default().count += 1;
         }
     }
 
     pub(super) fn released(&self, node: u64, write: bool) {
         if write {
             let mut left = 0;
-            self.writers.alter(&node, |_, n| {
-                left = n.saturating_sub(1);
-                left
+            self.writers.alter(&node, |_, w| {
+                left = w.count.saturating_sub(1);
+                Writers { count: left, ..w }
             });
             if left == 0 {
-                self.writers.remove_if(&node, |_, n| *n == 0);
+                self.writers.remove_if(&node, |_, w| w.count == 0);
             }
         }
     }
@@ -53,6 +64,42 @@ impl Kernel {
     /// True when a node is open for writing.
     pub(super) fn is_written(&self, node: u64) -> bool {
         self.writers.contains_key(&node)
+    }
+
+    /// A write came, which may have changed the number of blocks.
+    pub(super) fn wrote(&self, node: u64) {
+        if let Some(mut writers) = self.writers.get_mut(&node) {
+            writers.wrote = true;
+        }
+    }
+
+    /// What was written of a node has its blocks: the kernel asks for them when a program next does.
+    pub(super) fn settled(&self, node: u64) {
+        let wrote = self.writers.get_mut(&node).is_some_and(|mut w| std::mem::take(&mut w.wrote));
+        if wrote {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// The same for every node that was written.
+    pub(super) fn all_settled(&self) {
+        let wrote: Vec<u64> = self.writers.iter().filter(|w| w.wrote).map(|w| *w.key()).collect();
+        for node in wrote {
+            self.settled(node);
+        }
+    }
+
+    /// Once a second that, also of files that nobody syncs: du shows how a download grows.
+    pub(super) fn keep_block_counts_fresh(self: &Arc<Self>) -> io::Result<()> {
+        let kernel = Arc::downgrade(self);
+        std::thread::Builder::new().name("gfs2r-blocks".into()).spawn(move || {
+            while let Some(kernel) = kernel.upgrade() {
+                kernel.all_settled();
+                drop(kernel);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        })?;
+        Ok(())
     }
 
     /// The kernel asks for attributes again.
@@ -88,6 +135,7 @@ pub(super) fn wanted(service: &Service) -> u64 {
         | init::DONT_MASK
         | init::HAS_IOCTL_DIR
         | init::HAS_EXPIRE_ONLY
+        | init::EXPORT_SUPPORT
         | init::CACHE_SYMLINKS
         | init::HANDLE_KILLPRIV_V2;
     if service.fs.volume().options.acl {

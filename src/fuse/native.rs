@@ -61,6 +61,7 @@ impl Session {
         agree(&channel, &service)?;
         let kernel = Arc::new(Kernel::default());
         kernel.set_voice(Arc::<Channel>::clone(&channel));
+        kernel.keep_block_counts_fresh()?;
         let turns = Arc::new(Turns::new(readers));
         let dispatcher = Dispatcher::new(THREADS - 1)?;
         let server = Arc::new(Server { service: Arc::new(service), dispatcher, kernel, channel });

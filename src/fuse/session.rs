@@ -153,6 +153,7 @@ fn fuser_session(device: File, service: Service) -> io::Result<fuser::Session<Ad
     config.n_threads = Some(FUSER_THREADS);
     let session = fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config)?;
     kernel.set_voice(Arc::new(session.notifier()));
+    kernel.keep_block_counts_fresh()?;
     Ok(session)
 }
 

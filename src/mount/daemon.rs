@@ -125,7 +125,13 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     let disk = if block_device { Disk::Device { block_size } } else { Disk::Image { block_size } };
     let spec = MountSpec { source: source.clone(), target: target.clone(), flags, disk, transport: options.transport };
     let atime = Arc::new(AtimeSwitch::new(options.atime));
-    let service = Service { fs: Arc::clone(&opened.fs), policy: Policy::single(), atime: Arc::clone(&atime) };
+    let service = Service {
+        fs: Arc::clone(&opened.fs),
+        policy: Policy::single(),
+        atime: Arc::clone(&atime),
+        nodiratime: options.flags.contains(MountFlags::NODIRATIME),
+        label: id.superblock.locktable().to_vec(),
+    };
     let session = match fuse::mount(&spec, service) {
         Ok(session) => session,
         Err(e) => {

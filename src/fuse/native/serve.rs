@@ -8,10 +8,11 @@ use crate::clock::Timestamp;
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::fs::{Attr, Caller, NewInode, SetAttr, SetTime};
-use crate::fuse::convert::{Made, has_group, no_atime, open_how};
+use crate::fuse::asker::Asker;
+use crate::fuse::convert::{Made, no_atime, open_how};
 use crate::fuse::dispatch::Dispatcher;
 use crate::fuse::kernel::{Kernel, MAX_IO};
-use crate::fuse::service::Service;
+use crate::fuse::service::{Service, WriteHow};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ impl Server {
     }
 
     fn request(&self, reply: Reply, op: Op<'_>, (node, who, pid): (u64, Caller, u32)) {
+        let asker = Asker { who, pid };
         match op {
             Op::Lookup(name) => self.lookup(reply, node, name.into()),
             Op::Getattr(g) => {
@@ -81,7 +83,7 @@ impl Server {
             }
             Op::Setattr(set) => {
                 let set = set_attr(&set);
-                self.attr(reply, node, move |s| s.setattr(&who, node, &set), false);
+                self.attr(reply, node, move |s| s.setattr(&asker, node, &set), false);
             }
             Op::Readlink => self.run(reply, move |s| s.readlink(node), |_, reply, target| reply.bytes(&target)),
             Op::Symlink { name, target } => self.make(reply, (who, node), name.into(), Made::Symlink(target.into())),
@@ -105,22 +107,35 @@ impl Server {
                 self.empty(reply, move |s| s.rename(&who, (node, &name), (new_dir, &new_name), flags));
             }
             Op::Link { node: target, name } => self.link(reply, (who, target), node, name.into()),
-            Op::Open(open) => self.open(reply, (who, node), open),
+            Op::Open(open) => self.open(reply, (asker, node), open),
             // Nothing to keep of an open directory.
             Op::Opendir | Op::Releasedir => reply.bytes(&[0; 16][..if matches!(op, Op::Opendir) { 16 } else { 0 }]),
             Op::Read(read) => self.read(reply, node, read),
-            Op::Write(write, data) => self.write(reply, (who, node), write, data),
+            Op::Write(write, data) => self.write(reply, (asker, node), write, data),
             Op::Statfs => reply.statfs(&self.service.fs.space()),
             Op::Release(release) => {
                 self.kernel.released(node, open_how(release.flags).write);
                 reply.ok();
             }
-            Op::Fsync | Op::Fsyncdir => self.empty(reply, move |s| s.fsync(node)),
+            Op::Fsync => {
+                let kernel = Arc::clone(&self.kernel);
+                self.dispatch(
+                    reply,
+                    move |s| s.fsync(node),
+                    move |_, reply, result| {
+                        kernel.settled(node);
+                        match result {
+                            Ok(()) => reply.ok(),
+                            Err(e) => reply.error(&e),
+                        }
+                    },
+                );
+            }
+            Op::Fsyncdir => self.empty(reply, move |s| s.fsync(node)),
             Op::Syncfs => self.empty(reply, move |s| s.fs.sync()),
             Op::Setxattr { flags, name, value } => {
                 let (name, value): (Box<[u8]>, Box<[u8]>) = (name.into(), value.into());
-                let in_group = move |gid| has_group(pid, gid);
-                self.empty(reply, move |s| s.setxattr(&who, node, (&name, &value), flags, &in_group));
+                self.empty(reply, move |s| s.setxattr(&asker, node, (&name, &value), flags));
             }
             Op::Getxattr { size, name } => {
                 let name: Box<[u8]> = name.into();
@@ -155,7 +170,7 @@ impl Server {
                 );
             }
             Op::Fallocate(f) => {
-                self.empty(reply, move |s| s.fallocate(&who, node, f.offset, f.length, f.mode));
+                self.empty(reply, move |s| s.fallocate(&asker, node, f.offset, f.length, f.mode));
             }
             Op::Lseek(seek) => self.seek(reply, node, seek.offset, seek.whence),
             Op::Flush
@@ -244,11 +259,11 @@ impl Server {
         );
     }
 
-    fn open(&self, reply: Reply, (who, node): (Caller, u64), open: OpenIn) {
+    fn open(&self, reply: Reply, (asker, node): (Asker, u64), open: OpenIn) {
         let (how, quietly, kernel) = (open_how(open.flags), no_atime(open.flags), Arc::clone(&self.kernel));
         self.run(
             reply,
-            move |s| s.open(&who, node, how, quietly),
+            move |s| s.open(&asker, node, how, quietly),
             move |_, reply, opened| {
                 kernel.opened(node, how.write);
                 if opened.touched {
@@ -297,19 +312,23 @@ impl Server {
         }
     }
 
-    fn write(&self, reply: Reply, (who, node): (Caller, u64), write: WriteIn, data: &[u8]) {
-        let kill = write.write_flags & WRITE_KILL_SUIDGID != 0;
-        let at_end = open_how(write.flags).append && write.write_flags & WRITE_CACHE == 0;
+    fn write(&self, reply: Reply, (asker, node): (Asker, u64), write: WriteIn, data: &[u8]) {
+        let how = WriteHow {
+            kill: write.write_flags & WRITE_KILL_SUIDGID != 0,
+            append: open_how(write.flags).append,
+            cached: write.write_flags & WRITE_CACHE != 0,
+        };
+        self.kernel.wrote(node);
         let send = |reply: Reply, result: Result<usize>| match result {
             Ok(n) => reply.written(n),
             Err(e) => reply.error(&e),
         };
-        match self.dispatcher.here(|| self.service.write(&who, node, write.offset, data, kill, at_end)) {
+        match self.dispatcher.here(|| self.service.write(&asker, node, write.offset, data, how)) {
             Some(result) => send(reply, result),
             None => {
                 let (service, data) = (Arc::clone(&self.service), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = service.write(&who, node, write.offset, &data, kill, at_end);
+                    let result = service.write(&asker, node, write.offset, &data, how);
                     send(reply, result);
                 });
             }
