@@ -23,6 +23,7 @@ mod negotiate;
 mod policy;
 mod service;
 mod session;
+mod tight;
 
 pub use asker::Asker;
 pub use dispatch::Dispatcher;

@@ -1,8 +1,8 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, asker, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_entry, set_time,
-    timestamp,
+    Made, asker, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_attr,
+    send_entry, set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
 use super::kernel::{Kernel, MAX_IO};
@@ -52,6 +52,13 @@ impl Adapter {
         self.serve(reply, op, |service, reply, result| match result {
             Ok(attr) => send_entry(service, reply, &attr),
             Err(e) => reply.error(fuse_errno(&e)),
+        });
+    }
+
+    fn serve_attr(&self, reply: ReplyAttr, node: u64, op: impl Fn(&Service) -> Result<Attr> + Send + 'static) {
+        let kernel = Arc::clone(&self.kernel);
+        self.serve(reply, op, move |service, reply, result| {
+            send_attr(service, reply, kernel.attr_ttl(service, node), result);
         });
     }
 
@@ -150,8 +157,15 @@ impl Filesystem for Adapter {
         self.dispatcher.forget(&self.service, ino.0, nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(reply, move |s| s.getattr(ino.0), send_attr);
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        if fh.is_none() || !self.kernel.asks_before_write(ino.0) {
+            return self.serve_attr(reply, ino.0, move |s| s.getattr(ino.0));
+        }
+        let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
+        self.dispatcher.later(move || {
+            let result = kernel.attr_before_write(&service, ino.0);
+            send_attr(&service, reply, Duration::ZERO, result);
+        });
     }
 
     fn setattr(
@@ -182,7 +196,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
             ctime: ctime.map(timestamp),
         };
-        self.serve(reply, move |s| s.setattr(&who, ino.0, &set), send_attr);
+        self.serve_attr(reply, ino.0, move |s| s.setattr(&who, ino.0, &set));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -301,7 +315,13 @@ impl Filesystem for Adapter {
                 let (a, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
                 let opened = service.opened(open_how(flags).write, false);
                 kernel.opened(a.ino.0, open_how(flags).write);
-                reply.created(&service.policy.name_ttl, &a, generation, FileHandle(0), fopen_flags(opened));
+                reply.created(
+                    &kernel.attr_ttl(service, a.ino.0).min(service.policy.name_ttl),
+                    &a,
+                    generation,
+                    FileHandle(0),
+                    fopen_flags(opened),
+                );
             }
             Err(e) => reply.error(fuse_errno(&e)),
         });
@@ -361,13 +381,12 @@ impl Filesystem for Adapter {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
         };
-        self.kernel.wrote(ino.0);
-        match self.dispatcher.here(|| self.service.write(&who, ino.0, offset, data, how)) {
+        match self.dispatcher.here(|| self.kernel.write(&self.service, &who, (ino.0, offset), data, how)) {
             Some(result) => send(reply, result),
             None => {
-                let (service, data) = (Arc::clone(&self.service), data.to_vec());
+                let (service, kernel, data) = (Arc::clone(&self.service), Arc::clone(&self.kernel), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = service.write(&who, ino.0, offset, &data, how);
+                    let result = kernel.write(&service, &who, (ino.0, offset), &data, how);
                     send(reply, result);
                 });
             }
@@ -494,12 +513,5 @@ impl Filesystem for Adapter {
             kernel.collect_writes(ino.0);
             send(reply, service.seek(ino.0, offset, whence));
         });
-    }
-}
-
-fn send_attr(service: &Service, reply: ReplyAttr, result: Result<Attr>) {
-    match result {
-        Ok(attr) => reply.attr(&service.policy.attr_ttl, &file_attr(service, &attr, false)),
-        Err(e) => reply.error(fuse_errno(&e)),
     }
 }

@@ -2,8 +2,10 @@
 
 use super::native::abi::init;
 use super::service::Service;
+use super::tight::Collected;
 use crate::sync::DashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub(super) struct Kernel {
     voice: OnceLock<Arc<dyn Voice>>,
     /// Nodes open for writing.
     writers: DashMap<u64, Writers>,
+    /// The disk is nearly full (`tight.rs`).
+    tight: AtomicBool,
 }
 
 /// Those who have a node open for writing.
@@ -33,6 +37,7 @@ struct Writers {
     /// Something was written since the kernel was last told to ask for the attributes. It keeps sizes and times itself, but
     /// not the number of blocks.
     wrote: bool,
+    collected: Collected,
 }
 
 impl Kernel {
@@ -45,6 +50,29 @@ impl Kernel {
     pub(super) fn opened(&self, node: u64, write: bool) {
         if write {
             self.writers.entry(node).or_default().count += 1;
+            if self.is_tight() {
+                self.attributes_changed(node);
+            }
+        }
+    }
+
+    /// Whether the disk is nearly full.
+    pub(super) fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Acquire)
+    }
+
+    /// The disk is nearly full, or no longer. When it becomes so, the kernel is made to ask for the attributes of what is written.
+    pub(super) fn set_tight(&self, tight: bool) {
+        if self.is_tight() != tight && self.tight.swap(tight, Ordering::AcqRel) != tight && tight {
+            let nodes: Vec<u64> = self.writers.iter().map(|w| *w.key()).collect();
+            nodes.into_iter().for_each(|node| self.attributes_changed(node));
+        }
+    }
+
+    /// Changes what is known of a written node's collected writes.
+    pub(super) fn collected(&self, node: u64, change: impl FnOnce(Collected) -> Collected) {
+        if let Some(mut writers) = self.writers.get_mut(&node) {
+            writers.collected = change(writers.collected);
         }
     }
 

@@ -118,6 +118,12 @@ impl Service {
         self.fs.setattr(&asker.who, addr, &set).map(Some)
     }
 
+    /// Free space in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        let space = self.fs.space();
+        space.free.saturating_mul(u64::from(space.block_size))
+    }
+
     /// READLINK.
     pub fn readlink(&self, node: u64) -> Result<Vec<u8>> {
         let addr = self.addr(node)?;

@@ -77,13 +77,10 @@ impl Server {
         let asker = Asker { who, pid };
         match op {
             Op::Lookup(name) => self.lookup(reply, node, name.into()),
-            Op::Getattr(g) => {
-                let writing = g.flags & GETATTR_FH != 0;
-                self.attr(reply, node, move |s| s.getattr(node), writing);
-            }
+            Op::Getattr(get) => self.getattr(reply, node, get.flags & GETATTR_FH != 0),
             Op::Setattr(set) => {
                 let set = set_attr(&set);
-                self.attr(reply, node, move |s| s.setattr(&asker, node, &set), false);
+                self.attr(reply, node, move |s| s.setattr(&asker, node, &set));
             }
             Op::Readlink => self.run(reply, move |s| s.readlink(node), |_, reply, target| reply.bytes(&target)),
             Op::Symlink { name, target } => self.make(reply, (who, node), name.into(), Made::Symlink(target.into())),
@@ -218,10 +215,21 @@ impl Server {
         });
     }
 
-    /// `writing`: the kernel asks on behalf of an open file, mostly because a write is about to enter its cache.
-    fn attr(&self, reply: Reply, _node: u64, op: impl Fn(&Service) -> Result<Attr> + Send + 'static, _writing: bool) {
-        self.run(reply, op, |service, reply, attr| {
-            reply.bytes(attr_out(service, &attr, service.policy.attr_ttl).as_bytes());
+    fn attr(&self, reply: Reply, node: u64, op: impl Fn(&Service) -> Result<Attr> + Send + 'static) {
+        let kernel = Arc::clone(&self.kernel);
+        self.run(reply, op, move |service, reply, attr| {
+            reply.bytes(attr_out(service, &attr, kernel.attr_ttl(service, node)).as_bytes());
+        });
+    }
+
+    fn getattr(&self, reply: Reply, node: u64, for_open_file: bool) {
+        if !for_open_file || !self.kernel.asks_before_write(node) {
+            return self.attr(reply, node, move |s| s.getattr(node));
+        }
+        let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
+        self.dispatcher.later(move || match kernel.attr_before_write(&service, node) {
+            Ok(attr) => reply.bytes(attr_out(&service, &attr, Duration::ZERO).as_bytes()),
+            Err(e) => reply.error(&e),
         });
     }
 
@@ -281,8 +289,9 @@ impl Server {
             move |s| s.make(&who, parent, &name, &NewInode::File(mode)),
             move |service, reply, attr| {
                 let policy = &service.policy;
-                let entry = entry_out(service, &attr, policy.attr_ttl, policy.name_ttl);
-                kernel.opened(entry.node, how.write);
+                let node = service.node(attr.inum.addr);
+                kernel.opened(node, how.write);
+                let entry = entry_out(service, &attr, kernel.attr_ttl(service, node), policy.name_ttl);
                 reply.two(entry.as_bytes(), open_out(service.opened(how.write, false)).as_bytes());
             },
         );
@@ -318,17 +327,16 @@ impl Server {
             append: open_how(write.flags).append,
             cached: write.write_flags & WRITE_CACHE != 0,
         };
-        self.kernel.wrote(node);
         let send = |reply: Reply, result: Result<usize>| match result {
             Ok(n) => reply.written(n),
             Err(e) => reply.error(&e),
         };
-        match self.dispatcher.here(|| self.service.write(&asker, node, write.offset, data, how)) {
+        match self.dispatcher.here(|| self.kernel.write(&self.service, &asker, (node, write.offset), data, how)) {
             Some(result) => send(reply, result),
             None => {
-                let (service, data) = (Arc::clone(&self.service), data.to_vec());
+                let (service, kernel, data) = (Arc::clone(&self.service), Arc::clone(&self.kernel), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = service.write(&asker, node, write.offset, &data, how);
+                    let result = kernel.write(&service, &asker, (node, write.offset), &data, how);
                     send(reply, result);
                 });
             }
