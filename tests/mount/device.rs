@@ -23,11 +23,16 @@ fn a_block_device() {
     s.sh("umount mnt", &[]).good();
     // At once: clean, and free for others.
     s.is_clean(d);
-    s.sh("mount -t gfs2r -o loop disk.img mnt && findmnt -n -o SOURCE mnt | grep /dev/loop && umount mnt", &[]).code_is(0);
+    s.sh("mount -t gfs2r -o loop disk.img mnt && findmnt -n -o SOURCE mnt | grep /dev/loop && umount mnt", &[])
+        .code_is(0);
     s.sh("mount -t gfs2r \"$1\" mnt && cmp mnt/big mnt/copy && umount \"$1\"", &[d]).good();
     s.is_clean(d);
     // Killed, and recovered.
-    s.sh("mount -t gfs2r \"$1\" mnt && echo kept > mnt/kept && sync mnt/kept && kill -KILL $(cat /run/gfs2r/*/pid)", &[d]).good();
+    s.sh(
+        "mount -t gfs2r \"$1\" mnt && echo kept > mnt/kept && sync mnt/kept && kill -KILL $(cat /run/gfs2r/*/pid)",
+        &[d],
+    )
+    .good();
     s.eventually("gfs2r status | grep -q dead");
     s.sh("umount -l mnt", &[]).good();
     s.sh("mount -t gfs2r \"$1\" mnt && grep kept mnt/kept && umount mnt", &[d]).good();

@@ -112,7 +112,8 @@ fn the_log() {
     let Some(s) = Sandbox::new() else { return };
     s.image("disk.img", 96 << 20, "-p lock_nolock");
     // In the foreground: stderr, and nothing else.
-    s.sh("mount.gfs2r disk.img mnt -o fg 2>log & while ! findmnt mnt; do sleep 0.05; done; umount mnt; wait", &[]).good();
+    s.sh("mount.gfs2r disk.img mnt -o fg 2>log & while ! findmnt mnt; do sleep 0.05; done; umount mnt; wait", &[])
+        .good();
     let log = fs::read_to_string(s.path("log")).expect("a log");
     assert!(log.contains("mounted") && log.contains("disk.img") && log.contains("unmounted"), "{log}");
     s.sh("GFS2R_LOG=error mount.gfs2r disk.img mnt -o fg 2>log & while ! findmnt mnt; do sleep 0.05; done; umount mnt; wait", &[])

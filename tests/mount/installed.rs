@@ -37,7 +37,8 @@ fn everything_is_put_in_place_and_taken_away() {
     for name in ["gfs2r-quota-set.8", "gfs2r-status.8", "gfs2r-freeze.8"] {
         assert!(there.contains(&format!("{share}/man/man8/{name}")), "{name} is missing");
     }
-    for name in ["mount.gfs2r", "umount.gfs2r", "mkfs.gfs2r", "fsck.gfs2r", "mount.fuse.gfs2r", "umount.fuseblk.gfs2r"] {
+    for name in ["mount.gfs2r", "umount.gfs2r", "mkfs.gfs2r", "fsck.gfs2r", "mount.fuse.gfs2r", "umount.fuseblk.gfs2r"]
+    {
         assert!(there.contains(&format!("sbin/{name}")), "/sbin/{name} is missing");
     }
     make("uninstall", &stage).unwrap_or_else(|e| panic!("{e}"));
@@ -48,8 +49,18 @@ fn everything_is_put_in_place_and_taken_away() {
 fn help_and_version() {
     let Some(sandbox) = Sandbox::new() else { return };
     for command in [
-        "mount.gfs2r", "umount.gfs2r", "gfs2r", "gfs2r status", "gfs2r df", "gfs2r quota", "gfs2r quota set", "gfs2r glocks",
-        "gfs2r freeze", "gfs2r thaw", "gfs2r dump", "gfs2r demo",
+        "mount.gfs2r",
+        "umount.gfs2r",
+        "gfs2r",
+        "gfs2r status",
+        "gfs2r df",
+        "gfs2r quota",
+        "gfs2r quota set",
+        "gfs2r glocks",
+        "gfs2r freeze",
+        "gfs2r thaw",
+        "gfs2r dump",
+        "gfs2r demo",
     ] {
         let help = sandbox.sh(&format!("COLUMNS=80 {command} --help"), &[]).good();
         assert!(help.lines().count() <= 60, "{command}: longer than a terminal:\n{help}");

@@ -17,13 +17,18 @@ fn spoilt_volumes() {
     let image = s.path("spoilt.img");
     let refused = |code: i32, words: &str, what: &str| {
         let before = fs::read(&image).expect("an image");
-        for command in ["mount.gfs2r spoilt.img mnt", "mount -t gfs2r spoilt.img mnt", "mount.gfs2r spoilt.img mnt -o ro"] {
+        for command in
+            ["mount.gfs2r spoilt.img mnt", "mount -t gfs2r spoilt.img mnt", "mount.gfs2r spoilt.img mnt -o ro"]
+        {
             eprintln!("{what}: {command}");
             s.sh(command, &[]).fails(code, words);
         }
         assert!(fs::read(&image).expect("an image") == before, "{what}: the image was changed");
         s.sh("findmnt mnt", &[]).fails_quietly(1);
-        assert_eq!(s.sh("ls /run/gfs2r", &[]).text.replace("ls: cannot access '/run/gfs2r': No such file or directory\n", ""), "");
+        assert_eq!(
+            s.sh("ls /run/gfs2r", &[]).text.replace("ls: cannot access '/run/gfs2r': No such file or directory\n", ""),
+            ""
+        );
     };
     let spoil = |at: u64, bytes: &[u8]| {
         fs::copy(&good, &image).expect("copy");
