@@ -7,6 +7,7 @@ use super::{client, control, log, table};
 use crate::clock::SystemClock;
 use crate::device::{BlockDevice, FileDevice, OpenMode};
 use crate::fuse::{self, AtimeSwitch, MountSpec, Policy, Service};
+use crate::quota::QuotaMode;
 use crate::sync::Mutex;
 use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
@@ -138,7 +139,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         block_device: block_device.then_some(id.superblock.bsize.get()),
     };
     let atime = Arc::new(AtimeSwitch::new(options.atime));
-    let service = Service { fs: Arc::clone(&opened.fs), policy: Policy::single(), atime: Arc::clone(&atime) };
+    let service = Service { fs: Arc::clone(&opened.fs), policy: policy(&options), atime: Arc::clone(&atime) };
     let session = match fuse::mount(&spec, service) {
         Ok(session) => session,
         Err(e) => {
@@ -184,6 +185,12 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     }
     tracing::info!(source = %source.display(), "unmounted");
     result.map_err(|e| say(&e))
+}
+
+/// What the kernel may cache. Writes that it collects come without the writer's name, as the superuser's, who may pass limits:
+/// where quotas are enforced each write comes by itself, and says at once that the limit is reached.
+fn policy(options: &MountOptions) -> Policy {
+    Policy { writeback_cache: options.open.quota != QuotaMode::On, ..Policy::single() }
 }
 
 /// Leaves no runtime state behind when the mount failed; the reason again.
