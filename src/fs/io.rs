@@ -35,6 +35,13 @@ impl Fs {
                 if caller.uid != 0 {
                     self.kill_privileges(&mut inode)?;
                 }
+            } else if inode.is_regular() {
+                // Truncating is a change also where there is nothing to cut off.
+                let now = self.vol.clock.now();
+                self.change_dinode(&mut inode, |d| {
+                    d.set_mtime(now);
+                    d.set_ctime(now);
+                })?;
             }
             return Ok(inode.flags().has(DiFlags::SYNC));
         }
