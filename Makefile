@@ -2,6 +2,9 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+# What `make install` takes the programs from, and what sees to it that build and tests have what they need.
+BUILT ?= target/release
+SETUP ?= scripts/setup
 
 .PHONY: help demo test check setup build release bench interop model crash posix programs suites stress doc deny manual install uninstall clean
 
@@ -19,7 +22,7 @@ help:
 
 # Debian packages that tests and demo use; does nothing where they are there.
 setup:
-	@scripts/setup
+	@$(SETUP)
 
 build: setup
 	$(CARGO) build --workspace --all-targets
@@ -83,20 +86,20 @@ fish = $(share)/fish/vendor_completions.d
 
 # Manual pages and completions, made by the programs themselves.
 manual: release
-	rm -rf target/manual
-	for p in $(PROGRAMS); do target/release/$$p --write-manual target/manual || exit 1; done
+	rm -rf "$(BUILT)/manual"
+	for p in $(PROGRAMS); do "$(BUILT)/$$p" --write-manual "$(BUILT)/manual" || exit 1; done
 
 install: manual
 	install -d "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)/sbin"
-	cd target/release && install -m 755 $(PROGRAMS) "$(DESTDIR)$(PREFIX)/sbin/"
+	cd "$(BUILT)" && install -m 755 $(PROGRAMS) "$(DESTDIR)$(PREFIX)/sbin/"
 	[ "$(PREFIX)/sbin" -ef /sbin ] || for p in $(HELPERS); do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
 	for k in $(KINDS); do for p in mount umount; do \
 	    ln -sf "$(PREFIX)/sbin/$$p.gfs2r" "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
 	install -d "$(DESTDIR)$(man8)" "$(DESTDIR)$(bash)" "$(DESTDIR)$(zsh)" "$(DESTDIR)$(fish)"
-	install -m 644 target/manual/man8/*.8 "$(DESTDIR)$(man8)/"
-	install -m 644 target/manual/bash/* "$(DESTDIR)$(bash)/"
-	install -m 644 target/manual/zsh/* "$(DESTDIR)$(zsh)/"
-	install -m 644 target/manual/fish/* "$(DESTDIR)$(fish)/"
+	install -m 644 "$(BUILT)"/manual/man8/*.8 "$(DESTDIR)$(man8)/"
+	install -m 644 "$(BUILT)"/manual/bash/* "$(DESTDIR)$(bash)/"
+	install -m 644 "$(BUILT)"/manual/zsh/* "$(DESTDIR)$(zsh)/"
+	install -m 644 "$(BUILT)"/manual/fish/* "$(DESTDIR)$(fish)/"
 
 uninstall:
 	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p" "$(DESTDIR)$(man8)/$$p.8" \

@@ -53,7 +53,7 @@ enum Command {
 /// Bring a mounted volume to rest, so that a snapshot of its device is clean.
 ///
 /// What programs have written is put on the disk, the journal is closed. Changes wait until the volume is thawed; reading
-/// goes on. An unmount thaws.
+/// goes on, but not in a directory where somebody waits to make a file. An unmount thaws.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  gfs2r freeze /mnt/gfs2\n  lvcreate -s -n snap vg/gfs2\n  gfs2r thaw /mnt/gfs2")]
 struct Freeze {

@@ -41,8 +41,14 @@ impl Fs {
             may_write(&inode, how.append && !how.truncate)?;
             if inode.is_regular() && inode.dinode.size.get() > 0 {
                 self.watch(file::truncate(&self.vol, &mut inode, 0))?;
+            } else if inode.is_regular() {
+                // Truncating is a change also where there is nothing to cut off.
+                let now = self.vol.clock.now();
+                self.change_dinode(&mut inode, |d| {
+                    d.set_mtime(now);
+                    d.set_ctime(now);
+                })?;
             }
-            // Also when there was nothing to cut off.
             if inode.is_regular() && caller.uid != 0 {
                 self.kill_privileges(&mut inode)?;
             }

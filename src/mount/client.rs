@@ -22,10 +22,10 @@ pub struct Mounted {
 impl Mounted {
     /// The mount that `what` is on, or that `what` is the device or image of.
     pub fn find(what: &Path) -> Result<Self, String> {
-        let absolute = match what.canonicalize() {
-            Ok(path) => path,
-            // The daemon of a mount may be gone; its folder tells.
-            Err(e) => std::path::absolute(what).ok().filter(|p| table::find(p).is_some()).ok_or_else(|| words(&e))?,
+        // First without looking at the mount: its daemon may be gone, or a request may wait for what is asked here.
+        let absolute = match std::path::absolute(what).ok().filter(|p| table::find(p).is_some()) {
+            Some(path) => path,
+            None => what.canonicalize().map_err(|e| words(&e))?,
         };
         let entry = table::containing(&absolute).ok_or("not on a mounted gfs2r filesystem")?;
         let folder = rundir::find(&entry.target).ok_or_else(|| {

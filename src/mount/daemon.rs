@@ -7,6 +7,7 @@ use super::{client, control, log, table};
 use crate::clock::SystemClock;
 use crate::device::{BlockDevice, FileDevice, OpenMode, ReadAhead};
 use crate::fuse::{self, AtimeSwitch, Disk, MountSpec, Policy, Service};
+use crate::quota::QuotaMode;
 use crate::sync::Mutex;
 use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
@@ -45,7 +46,11 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
     }
     // Not claimed: the mount itself claims a block device, and would find it in use.
     // A read-only mount replays dirty journals, so it writes too, unless the device or -o norecovery forbids it.
-    let mode = if options.open.norecovery { OpenMode::ReadOnly } else { OpenMode::ReadWriteShared };
+    let protected = kind.is_block_device() && is_write_protected(&source);
+    if protected && !options.open.read_only {
+        return Err(say(&source, &WRITE_PROTECTED));
+    }
+    let mode = if options.open.norecovery || protected { OpenMode::ReadOnly } else { OpenMode::ReadWriteShared };
     let device = match FileDevice::open(&source, mode) {
         Err(e) if options.open.read_only && mode != OpenMode::ReadOnly && is_read_only_error(&e) => {
             FileDevice::open(&source, OpenMode::ReadOnly)
@@ -54,7 +59,7 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
     };
     let device = device.map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => say(&source, &"in use (mounted, or held by another program)"),
-        _ if is_read_only_error(&e) => say(&source, &"write-protected (-o ro mounts it read-only)"),
+        _ if is_read_only_error(&e) => say(&source, &WRITE_PROTECTED),
         _ => io(&source, e),
     })?;
     let id = Identity::read(&device).map_err(|e| say(&source, &e))?;
@@ -77,12 +82,21 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
         }
     }
     if device.read_only() && !options.open.read_only {
-        return Err(say(&source, &"write-protected (-o ro mounts it read-only)"));
+        return Err(say(&source, &WRITE_PROTECTED));
     }
     options.lockproto = Some(proto);
     let table = options.locktable.take();
     options.locktable = table.or_else(|| Some(String::from_utf8_lossy(id.superblock.locktable()).into_owned()));
     Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device() })
+}
+
+const WRITE_PROTECTED: &str = "write-protected (-o ro mounts it read-only)";
+
+/// The kernel lets root open a write-protected block device for writing, and then refuses each write.
+fn is_write_protected(device: &Path) -> bool {
+    let Ok(found) = rustix::fs::stat(device) else { return false };
+    let (major, minor) = (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
+    std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro")).is_ok_and(|ro| ro.trim() == "1")
 }
 
 fn is_read_only_error(e: &io::Error) -> bool {
@@ -127,7 +141,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     let atime = Arc::new(AtimeSwitch::new(options.atime));
     let service = Service {
         fs: Arc::clone(&opened.fs),
-        policy: Policy::single(),
+        policy: policy(&options),
         atime: Arc::clone(&atime),
         nodiratime: options.flags.contains(MountFlags::NODIRATIME),
         label: id.superblock.locktable().to_vec(),
@@ -136,7 +150,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         Ok(session) => session,
         Err(e) => {
             let closed = finish(opened);
-            let why = format!("{}{}", client::words(&e), closed.err().unwrap_or_default());
+            let why = format!("{}{}", client::words(&e), closed.map_or_else(|e| format!("; {e}"), |()| String::new()));
             return Err(say(&give_up(run_dir, format!("cannot mount on {}: {why}", target.display()))));
         }
     };
@@ -181,6 +195,12 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     }
     tracing::info!(source = %source.display(), "unmounted");
     result.map_err(|e| say(&e))
+}
+
+/// What the kernel may cache. Writes that it collects come without the writer's name, as the superuser's, who may pass limits:
+/// where quotas are enforced each write comes by itself, and says at once that the limit is reached.
+fn policy(options: &MountOptions) -> Policy {
+    Policy { writeback_cache: options.open.quota != QuotaMode::On, ..Policy::single() }
 }
 
 /// Leaves no runtime state behind when the mount failed; the reason again.
