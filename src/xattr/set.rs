@@ -57,7 +57,10 @@ pub fn set(
     tx.commit();
     drop(space);
     match retired {
-        Some((buffer, offset)) => release(vol, inode, &buffer, offset),
+        Some((buffer, offset)) => {
+            let released = release(vol, inode, &buffer, offset);
+            vol.journal.or_later("freeing a replaced attribute's blocks", released)
+        }
         None => Ok(()),
     }
 }
