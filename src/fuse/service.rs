@@ -186,7 +186,7 @@ impl Service {
             // Both: whichever is not fulfilled.
             _ => return self.fs.getxattr(addr, name).and(Err(Error::Exists)),
         };
-        self.fs.setxattr(addr, name, value, how)?;
+        self.fs.setxattr(caller, addr, name, value, how)?;
         if name == b"system.posix_acl_access" && caller.uid != 0 {
             // Like chmod: setgid goes when an owner outside the group changes the rights.
             let attr = self.fs.getattr(addr)?;

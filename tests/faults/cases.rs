@@ -32,6 +32,12 @@ pub(crate) struct Case {
     pub durable: bool,
     /// It is one operation, which can be done again after it has failed.
     pub again: bool,
+    /// Blocks that it needs for a while besides those it takes.
+    pub spare: u64,
+    /// What it tells depends on how full the disk is.
+    pub volatile: bool,
+    /// Blocks of what it replaced may stay allocated until somebody comes by.
+    pub leaves: bool,
     /// It plays where orphans lie about.
     pub orphans: bool,
     /// It needs the quotas to be counted.
@@ -40,7 +46,7 @@ pub(crate) struct Case {
 
 impl Case {
     fn new(name: &'static str, unit: Unit, body: fn(&Ctx<'_>) -> Result<String>) -> Self {
-        Self { name, unit, body, durable: false, again: true, orphans: false, quota: false }
+        Self { name, unit, body, durable: false, again: true, spare: 0, volatile: false, leaves: false, orphans: false, quota: false }
     }
 }
 

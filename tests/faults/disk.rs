@@ -15,12 +15,16 @@ pub(crate) enum Fault {
     Read(u64),
     /// This read and all after it.
     ReadsFrom(u64),
-    /// One write, discard or flush.
+    /// One write or flush.
     Write(u64),
-    /// This write, discard or flush and all after it.
+    /// This write or flush and all after it.
     WritesFrom(u64),
     /// This flush (counted among the writes) and all flushes after it; writes succeed.
     FlushesFrom(u64),
+    /// One discard.
+    Discard(u64),
+    /// This discard and all after it.
+    DiscardsFrom(u64),
 }
 
 const FLUSH: u64 = u64::MAX;
@@ -30,6 +34,13 @@ impl Fault {
         match self {
             Self::Read(k) => n == k,
             Self::ReadsFrom(k) => n >= k,
+            _ => false,
+        }
+    }
+    fn of_discards(self, n: u64) -> bool {
+        match self {
+            Self::Discard(k) => n == k,
+            Self::DiscardsFrom(k) => n >= k,
             _ => false,
         }
     }
@@ -53,8 +64,11 @@ pub(crate) struct FaultDisk {
 struct Seen {
     fired: AtomicBool,
     reads: AtomicU64,
-    /// Of each write, discard or flush since the fault was armed: whether it is a flush.
+    /// Of each write or flush since the fault was armed: whether it is a flush.
     writes: Mutex<Vec<bool>>,
+    discards: AtomicU64,
+    /// The request that the disk is about to get is a discard.
+    discarding: AtomicBool,
     /// Requests to write that began after something had failed.
     late: AtomicU64,
 }
@@ -68,17 +82,22 @@ impl FaultDisk {
     pub(crate) fn arm(&self, fault: Fault) {
         self.seen.writes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.seen.reads.store(0, Ordering::Release);
-        let (first, seen) = (self.sim.reads(), Arc::clone(&self.seen));
-        self.sim.fail_reads(Some(Box::new(move |index, _| {
-            seen.reads.fetch_add(1, Ordering::AcqRel);
-            let hit = fault.of_reads(index - first);
+        let seen = Arc::clone(&self.seen);
+        self.sim.fail_reads(Some(Box::new(move |_, _| {
+            let hit = fault.of_reads(seen.reads.fetch_add(1, Ordering::AcqRel));
             seen.fired.fetch_or(hit, Ordering::AcqRel);
             hit
         })));
-        let (first, seen) = (self.sim.ops(), Arc::clone(&self.seen));
-        self.sim.fail_writes(Some(Box::new(move |index, offset| {
-            seen.writes.lock().unwrap_or_else(PoisonError::into_inner).push(offset == FLUSH);
-            let hit = fault.of_writes(index - first, offset);
+        self.seen.discards.store(0, Ordering::Release);
+        let seen = Arc::clone(&self.seen);
+        self.sim.fail_writes(Some(Box::new(move |_, offset| {
+            let hit = if seen.discarding.load(Ordering::Acquire) {
+                fault.of_discards(seen.discards.fetch_add(1, Ordering::AcqRel))
+            } else {
+                let mut writes = seen.writes.lock().unwrap_or_else(PoisonError::into_inner);
+                writes.push(offset == FLUSH);
+                fault.of_writes(writes.len() as u64 - 1, offset)
+            };
             seen.fired.fetch_or(hit, Ordering::AcqRel);
             hit
         })));
@@ -99,6 +118,10 @@ impl FaultDisk {
     /// Writes since then; true for a flush.
     pub(crate) fn writes(&self) -> Vec<bool> {
         self.seen.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Discards since then.
+    pub(crate) fn discards(&self) -> u64 {
+        self.seen.discards.load(Ordering::Acquire)
     }
     /// Requests to write that came after a failure.
     pub(crate) fn late(&self) -> u64 {
@@ -132,6 +155,9 @@ impl BlockDevice for FaultDisk {
         self.writing(SimDevice::flush)
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.writing(|sim| sim.discard(offset, len))
+        self.seen.discarding.store(true, Ordering::Release);
+        let done = self.sim.discard(offset, len);
+        self.seen.discarding.store(false, Ordering::Release);
+        done
     }
 }

@@ -75,7 +75,12 @@ impl Ctx<'_> {
         self.write(path, offset, bytes).map(|n| assert_eq!(n, bytes.len(), "a short write to {path}"))
     }
     pub(crate) fn set(&self, path: &str, name: &str, len: usize, fill: u8) -> Result<()> {
-        self.on(path, |node| self.fs.setxattr(node, name.as_bytes(), &vec![fill; len], SetMode::Any))
+        self.on(path, |node| self.fs.setxattr(&self.caller, node, name.as_bytes(), &vec![fill; len], SetMode::Any))
+    }
+    /// A name, the longer the larger the blocks are.
+    pub(crate) fn name(&self, n: usize) -> String {
+        let len = (self.bs as usize / 16).clamp(40, 180);
+        format!("{n:x<len$}")
     }
     /// First offset that a tree of this height does not hold.
     pub(crate) fn beyond(&self, height: u32) -> u64 {
@@ -90,11 +95,6 @@ impl Ctx<'_> {
 /// Bytes none of which is zero.
 pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|i| 1 + ((i / 64) as u8 ^ seed) % 250).collect()
-}
-
-/// A long name.
-pub(crate) fn name(n: usize) -> String {
-    format!("{n:x<180}")
 }
 
 /// The value of an ACL that names a user; with the mask that a mode's group bits are.
@@ -209,6 +209,7 @@ fn files(c: &Ctx<'_>) -> Result<()> {
     c.make("/", "priv", &NewInode::File(0o6755))?;
     c.make("/", "sym", &NewInode::Symlink(b"a target"))?;
     c.make("/", "node", &NewInode::Node(0o020_644, (4, 64)))?;
+    c.file("linked", &[(0, 10)])?;
     c.file("common", &[(0, 10)])
 }
 
@@ -226,12 +227,12 @@ fn directories(c: &Ctx<'_>) -> Result<()> {
         c.make("/a", name, &NewInode::File(0o600))?;
         c.make("/b", name, &NewInode::File(0o600))?;
     }
-    c.link("/small", "/few", "link")?;
+    c.link("/linked", "/few", "link")?;
     for (dir, count) in ["/g1", "/g2", "/g3"].iter().zip(c.growth) {
-        (0..count).try_for_each(|n| c.link("/common", dir, &name(n)))?;
+        (0..count).try_for_each(|n| c.link("/common", dir, &c.name(n)))?;
     }
-    (0..c.growth[1] + 1).try_for_each(|n| c.link("/common", "/hollow", &name(n)))?;
-    (0..c.growth[1] + 1).try_for_each(|n| c.on("/hollow", |dir| c.fs.unlink(dir, name(n).as_bytes())))
+    (0..c.growth[1] + 1).try_for_each(|n| c.link("/common", "/hollow", &c.name(n)))?;
+    (0..c.growth[1] + 1).try_for_each(|n| c.on("/hollow", |dir| c.fs.unlink(dir, c.name(n).as_bytes())))
 }
 
 fn attributes(c: &Ctx<'_>) -> Result<()> {
@@ -252,8 +253,8 @@ fn attributes(c: &Ctx<'_>) -> Result<()> {
     c.set("/x.two", "user.bigger", 5 * n, 8)?;
     c.set("/x.gone", "user.big", 5 * n, 8)?;
     c.set("/x.gone", "user.little", 5, 8)?;
-    c.on("/x.acl", |node| c.fs.setxattr(node, b"system.posix_acl_access", &acl(5), SetMode::Any))?;
-    c.on("/acl.d", |node| c.fs.setxattr(node, b"system.posix_acl_default", &acl(5), SetMode::Any))
+    c.on("/x.acl", |node| c.fs.setxattr(&c.caller, node, b"system.posix_acl_access", &acl(5), SetMode::Any))?;
+    c.on("/acl.d", |node| c.fs.setxattr(&c.caller, node, b"system.posix_acl_default", &acl(5), SetMode::Any))
 }
 
 /// Inodes that lose their names while they are open.
@@ -273,7 +274,7 @@ fn orphan(c: &Ctx<'_>) -> Result<()> {
 /// Enough of everything that a replay has work to do: several groups, revokes, an allocation that reuses blocks.
 fn busy(c: &Ctx<'_>) -> Result<()> {
     let (root, n) = (c.fs.root(), c.bs as usize);
-    c.link("/common", "/g1", &name(c.growth[0]))?;
+    c.link("/common", "/g1", &c.name(c.growth[0]))?;
     c.set("/x.one", "user.second", n, 3)?;
     c.write("/jd", n as u64, &pattern(9, 3 * n))?;
     c.fs.sync()?;
@@ -299,7 +300,7 @@ fn growth(bs: u64) -> [usize; 3] {
     let mut events = Vec::new();
     for n in 0..400 {
         let free = opened.fs.space().free;
-        c.link("/f", "/d", &name(n)).expect("link");
+        c.link("/f", "/d", &c.name(n)).expect("link");
         match free - opened.fs.space().free {
             0 => {}
             1 if events.len() > 2 => events[2] = n,

@@ -75,6 +75,14 @@ impl View {
         self
     }
 
+    /// Without numbers of blocks.
+    pub(crate) fn without_blocks(mut self) -> Self {
+        self.items.values_mut().for_each(|item| Arc::make_mut(item).blocks = 0);
+        self.quotas.clear();
+        self.free = 0;
+        self
+    }
+
     /// How this view differs from the wanted one.
     pub(crate) fn differences(&self, want: &Self, free: bool) -> Vec<String> {
         let mut out = Vec::new();

@@ -18,7 +18,7 @@ fn remove(c: &Ctx<'_>, path: &str, name: &[u8]) -> Result<String> {
 }
 
 fn put(c: &Ctx<'_>, path: &str, name: &[u8], value: &[u8], how: SetMode) -> Result<String> {
-    c.on(path, |node| c.fs.setxattr(node, name, value, how)).quiet()
+    c.on(path, |node| c.fs.setxattr(&c.caller, node, name, value, how)).quiet()
 }
 
 fn flags(c: &Ctx<'_>, path: &str, flags: u32) -> Result<String> {
@@ -48,6 +48,8 @@ fn plain() -> Vec<Case> {
 }
 
 fn extended() -> Vec<Case> {
+    // The new value is written before the old one goes.
+    let replaces = |case: Case| Case { spare: 8, leaves: true, ..case };
     vec![
         whole("setxattr, the first", |c| c.set("/mid", "user.new", 30, 1).quiet()),
         whole("setxattr, the first, large", |c| c.set("/mid", "user.new", 3 * c.bs as usize, 1).quiet()),
@@ -59,10 +61,10 @@ fn extended() -> Vec<Case> {
         whole("setxattr, longer", |c| c.set("/x.one", "user.first", 60, 7).quiet()),
         whole("setxattr, much longer", |c| c.set("/x.some", "user.name1", 4 * c.bs as usize, 7).quiet()),
         whole("setxattr, shorter", |c| c.set("/x.some", "user.name1", 3, 7).quiet()),
-        whole("setxattr, large as before", |c| c.set("/x.big", "user.big", 4 * c.bs as usize, 3).quiet()),
-        whole("setxattr, large, larger", |c| c.set("/x.big", "user.big", 7 * c.bs as usize, 3).quiet()),
-        whole("setxattr, large, smaller", |c| c.set("/x.big", "user.big", 2 * c.bs as usize, 3).quiet()),
-        whole("setxattr, large, then small", |c| c.set("/x.big", "user.big", 5, 3).quiet()),
+        replaces(whole("setxattr, large as before", |c| c.set("/x.big", "user.big", 4 * c.bs as usize, 3).quiet())),
+        replaces(whole("setxattr, large, larger", |c| c.set("/x.big", "user.big", 7 * c.bs as usize, 3).quiet())),
+        replaces(whole("setxattr, large, smaller", |c| c.set("/x.big", "user.big", 2 * c.bs as usize, 3).quiet())),
+        replaces(whole("setxattr, large, then small", |c| c.set("/x.big", "user.big", 5, 3).quiet())),
         whole("setxattr, must be new", |c| put(c, "/x.one", b"user.n", b"value", SetMode::Create)),
         whole("setxattr, must be there", |c| put(c, "/x.one", b"user.first", b"value", SetMode::Replace)),
         whole("removexattr, the last", |c| remove(c, "/x.one", b"user.first")),

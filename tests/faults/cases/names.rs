@@ -1,7 +1,7 @@
 //! Names: making, linking, removing, moving, looking up, listing.
 
 use super::{Case, Silent, whole};
-use crate::stage::{Ctx, name};
+use crate::stage::Ctx;
 use gfs2r::error::{Error, Result};
 use gfs2r::fs::{NewInode, RenameHow};
 
@@ -9,7 +9,7 @@ const FILE: NewInode<'_> = NewInode::File(0o644);
 const DIR: NewInode<'_> = NewInode::Dir(0o755);
 
 fn grow(c: &Ctx<'_>, which: usize) -> Result<String> {
-    c.make(["/g1", "/g2", "/g3"][which], &name(c.growth[which]), &FILE).quiet()
+    c.make(["/g1", "/g2", "/g3"][which], &c.name(c.growth[which]), &FILE).quiet()
 }
 
 fn unlink(c: &Ctx<'_>, dir: &str, name: &str) -> Result<String> {
@@ -42,16 +42,16 @@ fn making() -> Vec<Case> {
         whole("mkdir", |c| c.make("/few", "new", &DIR).quiet()),
         whole("mkdir in the root", |c| c.make("/", "new", &DIR).quiet()),
         whole("mkdir, inherits ACLs", |c| c.make("/acl.d", "new", &DIR).quiet()),
-        whole("mkdir, a leaf splits", |c| c.make("/g2", &name(c.growth[1]), &DIR).quiet()),
+        whole("mkdir, a leaf splits", |c| c.make("/g2", &c.name(c.growth[1]), &DIR).quiet()),
         whole("symlink", |c| c.make("/few", "new", &NewInode::Symlink(b"target")).quiet()),
         whole("symlink, long", |c| {
             let target = vec![b't'; c.bs as usize - 240];
-            c.make("/g1", &name(c.growth[0]), &NewInode::Symlink(&target)).quiet()
+            c.make("/g1", &c.name(c.growth[0]), &NewInode::Symlink(&target)).quiet()
         }),
         whole("mknod", |c| c.make("/few", "new", &NewInode::Node(0o010_600, (0, 0))).quiet()),
         whole("link", |c| c.link("/small", "/few", "new").quiet()),
-        whole("link, directory leaves its dinode", |c| c.link("/small", "/g1", &name(c.growth[0])).quiet()),
-        whole("link, the table grows", |c| c.link("/few/one", "/g3", &name(c.growth[2])).quiet()),
+        whole("link, directory leaves its dinode", |c| c.link("/small", "/g1", &c.name(c.growth[0])).quiet()),
+        whole("link, the table grows", |c| c.link("/few/one", "/g3", &c.name(c.growth[2])).quiet()),
     ]
 }
 
@@ -69,7 +69,7 @@ fn removing() -> Vec<Case> {
         whole("unlink, large attributes", |c| unlink(c, "/", "x.two")),
         whole("unlink a symlink", |c| unlink(c, "/", "sym")),
         whole("unlink a device node", |c| unlink(c, "/", "node")),
-        whole("unlink, hashed directory", |c| unlink(c, "/g2", &name(3))),
+        whole("unlink, hashed directory", |c| unlink(c, "/g2", &c.name(1))),
         whole("unlink while open", |c| c.on("/deep2", |_| unlink(c, "/", "deep2"))),
         whole("rmdir", |c| rmdir(c, "/", "empty.d")),
         whole("rmdir, hashed", |c| rmdir(c, "/", "hollow")),
@@ -79,8 +79,8 @@ fn removing() -> Vec<Case> {
 fn moving() -> Vec<Case> {
     vec![
         whole("rename", |c| replace(c, ("/few", "one"), ("/few", "other"))),
-        whole("rename into a directory that grows", |c| replace(c, ("/few", "one"), ("/g1", &name(c.growth[0])))),
-        whole("rename within a directory that grows", |c| replace(c, ("/g2", &name(0)), ("/g2", &name(c.growth[1])))),
+        whole("rename into a directory that grows", |c| replace(c, ("/few", "one"), ("/g1", &c.name(c.growth[0])))),
+        whole("rename within a directory that grows", |c| replace(c, ("/g2", &c.name(0)), ("/g2", &c.name(c.growth[1])))),
         whole("rename to another directory", |c| replace(c, ("/a", "one"), ("/b", "other"))),
         whole("rename over a file", |c| replace(c, ("/", "small"), ("/", "victim"))),
         whole("rename over a tall file", |c| replace(c, ("/few", "one"), ("/", "deep"))),
@@ -103,7 +103,7 @@ fn looking() -> Vec<Case> {
     vec![
         whole("lookup", |c| c.on("/a/sub", |node| c.fs.getattr(node)).map(|a| format!("{a:?}"))),
         whole("lookup in a hashed directory", |c| {
-            let path = format!("/g3/{}", name(c.growth[2] / 2));
+            let path = format!("/g3/{}", c.name(c.growth[2] / 2));
             c.on(&path, |node| c.fs.getattr(node)).map(|a| format!("{a:?}"))
         }),
         whole("lookup what is not there", |c| match c.on("/g3/nothing", |_| Ok(())) {
