@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 
-.PHONY: help demo test check setup build release bench interop model crash posix programs doc deny install uninstall clean
+.PHONY: help demo test check setup build release bench interop model crash faults posix programs doc deny install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
+	@echo "make faults    every I/O error and full disk at every step, not only a sample"
 	@echo "make posix     only the POSIX run through a real mount"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
@@ -44,6 +45,9 @@ model: setup
 
 crash: setup
 	$(CARGO) test --release --test crash -- --nocapture
+
+faults: setup
+	FAULTS=full $(CARGO) test --release --test faults -- --nocapture
 
 interop: setup
 	$(CARGO) build --release --workspace

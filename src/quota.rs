@@ -213,7 +213,9 @@ impl Quota {
         let all: Vec<Who> = self.state.lock().pending.keys().copied().collect();
         for who in all {
             match self.update(vol, who, true, |_| {}) {
-                Err(Error::NoSpace) => tracing::info!("quota: no space for {who:?} in the quota file, moved there later"),
+                Err(Error::NoSpace) => {
+                    tracing::info!("quota: no space for {who:?} in the quota file, moved there later")
+                }
                 done => done?,
             }
         }

@@ -1,7 +1,7 @@
 //! Extended attributes by their full names.
 
-use super::{Caller, Fs};
 use super::namei::cannot_change;
+use super::{Caller, Fs};
 use crate::error::{Error, Result};
 use crate::format::ea::EaType;
 use crate::ids::BlockAddr;
@@ -32,14 +32,7 @@ impl Fs {
     }
 
     /// Sets an attribute.
-    pub fn setxattr(
-        &self,
-        caller: &Caller,
-        node: BlockAddr,
-        name: &[u8],
-        value: &[u8],
-        how: SetMode,
-    ) -> Result<()> {
+    pub fn setxattr(&self, caller: &Caller, node: BlockAddr, name: &[u8], value: &[u8], how: SetMode) -> Result<()> {
         let (kind, short) = self.known_name(name)?;
         let mut inode = self.watch(self.exclusive(node))?;
         if cannot_change(inode.flags()) {
@@ -93,14 +86,7 @@ impl Fs {
         }
     }
 
-    fn store_acl(
-        &self,
-        caller: &Caller,
-        inode: &mut Inode,
-        name: &[u8],
-        acl: &Acl,
-        mode: Option<u32>,
-    ) -> Result<()> {
+    fn store_acl(&self, caller: &Caller, inode: &mut Inode, name: &[u8], acl: &Acl, mode: Option<u32>) -> Result<()> {
         let value = acl.to_bytes();
         self.check_inode_quota(caller, inode, |vol| xattr::set_cost(vol, inode, EaType::System, name, &value))?;
         let also = &mut |i: &mut Inode| {

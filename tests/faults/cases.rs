@@ -46,7 +46,18 @@ pub(crate) struct Case {
 
 impl Case {
     fn new(name: &'static str, unit: Unit, body: fn(&Ctx<'_>) -> Result<String>) -> Self {
-        Self { name, unit, body, durable: false, again: true, spare: 0, volatile: false, leaves: false, orphans: false, quota: false }
+        Self {
+            name,
+            unit,
+            body,
+            durable: false,
+            again: true,
+            spare: 0,
+            volatile: false,
+            leaves: false,
+            orphans: false,
+            quota: false,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use gfs2r::error::Error;
 use std::sync::Arc;
 
 /// Faults of one kind that are tried of each operation.
-const READS: u64 = 7;
+const READS: u64 = 4;
 const WRITES: u64 = 5;
 const MOUNTS: u64 = 60;
 

@@ -141,8 +141,7 @@ fn with_free(r: &mut Runner, stage: &Stage, price: &Price, disk: &Arc<MemoryDevi
     let result = (case.body)(&ctx(stage, &opened));
     let free = opened.fs.space().free;
     let seen = View::of(&opened.fs).map_err(text)?.without_filling();
-    let (unlike_before, unlike_after) =
-        (seen.differences(&price.before, false), seen.differences(&price.after, false));
+    let (unlike_before, unlike_after) = (seen.differences(&price.before, false), seen.differences(&price.after, false));
     let in_part = |parts: &[&str]| seen.half_way(&price.before, &price.after, parts);
     match (&result, case.unit) {
         (Ok(answer), _) if (*answer == price.answer || case.volatile) && unlike_after.is_empty() => {
@@ -264,4 +263,3 @@ fn with_limit(r: &mut Runner, stage: &Stage, price: &Price, who: Who, more: i64)
     end.close().map_err(text)?;
     clean(&*disk, true, "at the end")
 }
-

@@ -1,5 +1,6 @@
 //! The volume on which the operations play: files, directories and attributes of every shape.
 
+use crate::view::View;
 use gfs2r::clock::SimClock;
 use gfs2r::device::{BlockDevice, CrashMode, MemoryDevice, SimDevice};
 use gfs2r::error::Result;
@@ -7,7 +8,7 @@ use gfs2r::fs::{Caller, Fs, InodeFlags, NewInode, SetMode};
 use gfs2r::ids::BlockAddr;
 use gfs2r::quota::QuotaMode;
 use gfs2r::volume::{OpenOptions, Opened, open};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Who owns all.
 pub(crate) const ANN: Caller = Caller { uid: 1000, gid: 1001, umask: 0o022 };
@@ -26,6 +27,8 @@ pub(crate) struct Stage {
     pub orphans: MemoryDevice,
     /// The same, its journal not replayed after much has happened.
     pub dirty: MemoryDevice,
+    /// What it shows, with or without something made durable first, without and with orphans.
+    pub befores: [OnceLock<View>; 4],
     /// Names after which a directory grows: out of its dinode, by a leaf, by table blocks (or another leaf).
     pub growth: [usize; 3],
 }
@@ -146,7 +149,7 @@ impl Stage {
         let sim = Arc::new(SimDevice::new(disk.snapshot()));
         leave(sim.clone(), &options(quota), busy, bs, growth);
         let dirty = sim.crash(0, CrashMode::AllLost);
-        Self { bs, quota, disk: disk.snapshot(), orphans: left.snapshot(), dirty, growth }
+        Self { bs, quota, disk: disk.snapshot(), orphans: left.snapshot(), dirty, befores: Default::default(), growth }
     }
 }
 
@@ -159,13 +162,7 @@ fn format(disk: &MemoryDevice, bs: u64) {
 }
 
 /// Opens, does something, syncs, and leaves as in a crash.
-fn leave(
-    sim: Arc<SimDevice>,
-    options: &OpenOptions,
-    f: impl Fn(&Ctx<'_>) -> Result<()>,
-    bs: u64,
-    growth: [usize; 3],
-) {
+fn leave(sim: Arc<SimDevice>, options: &OpenOptions, f: impl Fn(&Ctx<'_>) -> Result<()>, bs: u64, growth: [usize; 3]) {
     let opened = open_at(sim, options, LONG_AGO).expect("opens");
     f(&Ctx { opened: &opened, fs: &opened.fs, bs, growth, caller: ANN }).expect("before the crash");
     opened.fs.sync().expect("sync");

@@ -21,10 +21,8 @@ fn rmdir(c: &Ctx<'_>, dir: &str, name: &str) -> Result<String> {
 }
 
 fn rename(c: &Ctx<'_>, from: (&str, &str), to: (&str, &str), how: RenameHow) -> Result<String> {
-    c.on(from.0, |old| {
-        c.on(to.0, |new| c.fs.rename(&c.caller, (old, from.1.as_bytes()), (new, to.1.as_bytes()), how))
-    })
-    .quiet()
+    c.on(from.0, |old| c.on(to.0, |new| c.fs.rename(&c.caller, (old, from.1.as_bytes()), (new, to.1.as_bytes()), how)))
+        .quiet()
 }
 
 fn replace(c: &Ctx<'_>, from: (&str, &str), to: (&str, &str)) -> Result<String> {
@@ -80,7 +78,9 @@ fn moving() -> Vec<Case> {
     vec![
         whole("rename", |c| replace(c, ("/few", "one"), ("/few", "other"))),
         whole("rename into a directory that grows", |c| replace(c, ("/few", "one"), ("/g1", &c.name(c.growth[0])))),
-        whole("rename within a directory that grows", |c| replace(c, ("/g2", &c.name(0)), ("/g2", &c.name(c.growth[1])))),
+        whole("rename within a directory that grows", |c| {
+            replace(c, ("/g2", &c.name(0)), ("/g2", &c.name(c.growth[1])))
+        }),
         whole("rename to another directory", |c| replace(c, ("/a", "one"), ("/b", "other"))),
         whole("rename over a file", |c| replace(c, ("/", "small"), ("/", "victim"))),
         whole("rename over a tall file", |c| replace(c, ("/few", "one"), ("/", "deep"))),
@@ -88,14 +88,10 @@ fn moving() -> Vec<Case> {
         whole("rename over a file with attributes", |c| replace(c, ("/a", "one"), ("/", "x.two"))),
         whole("rename a directory", |c| replace(c, ("/a", "sub"), ("/b", "other"))),
         whole("rename over a directory", |c| replace(c, ("/a", "sub"), ("/b", "empty"))),
-        whole("rename, no replacing", |c| {
-            rename(c, ("/a", "one"), ("/b", "other"), RenameHow::NoReplace)
-        }),
+        whole("rename, no replacing", |c| rename(c, ("/a", "one"), ("/b", "other"), RenameHow::NoReplace)),
         whole("exchange files", |c| rename(c, ("/few", "one"), ("/few", "two"), RenameHow::Exchange)),
         whole("exchange directories", |c| rename(c, ("/a", "sub"), ("/b", "sub"), RenameHow::Exchange)),
-        whole("exchange a file and a directory", |c| {
-            rename(c, ("/a", "one"), ("/b", "sub"), RenameHow::Exchange)
-        }),
+        whole("exchange a file and a directory", |c| rename(c, ("/a", "one"), ("/b", "sub"), RenameHow::Exchange)),
     ]
 }
 
