@@ -11,8 +11,8 @@ use gfs2r::error::Error;
 use std::sync::Arc;
 
 /// Faults of one kind that are tried of each operation.
-const READS: u64 = 4;
-const WRITES: u64 = 5;
+const READS: u64 = 3;
+const WRITES: u64 = 4;
 const MOUNTS: u64 = 60;
 
 /// Every operation with every read failing.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// Free blocks where there is enough for everything.
 const ENOUGH: u64 = 700;
-/// Numbers of free blocks that are tried of each operation.
-const TRIED: u64 = 5;
+/// Numbers of free blocks that are tried of each operation, besides none, just enough and one less.
+const TRIED: u64 = 2;
 
 /// The stage with so many blocks free.
 struct Images<'a> {
@@ -119,7 +119,7 @@ pub(crate) fn full_disk(stage: &Stage, name: &str) {
         let Some(price) = r.run(case.name, |_| Price::of(stage, case, &enough, SUPER)) else { continue };
         let cost = price.blocks.max(0) as u64;
         let mut tried = r.some(cost + 3, TRIED);
-        tried.extend([0, 1, 2, cost.saturating_sub(1), cost, cost + 1]);
+        tried.extend([0, cost.saturating_sub(1), cost, cost + case.spare]);
         if !full() && cost == 0 {
             tried = vec![0, r.rng.below(4)];
         }
