@@ -38,7 +38,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Looks at everything.
+    /// Looks at everything but `/fill`.
     pub(crate) fn of(fs: &Fs) -> Result<Self> {
         let mut view = Self { free: fs.space().free, ..Self::default() };
         if let Some(quota) = fs.quota() {
@@ -52,6 +52,11 @@ impl View {
                 let attr = fs.lookup(dir, name.as_bytes())?;
                 let node = attr.inum.addr;
                 let path = format!("{path}/{name}");
+                // It is only there to fill the disk.
+                if path == "/fill" {
+                    fs.forget(node, 1)?;
+                    continue;
+                }
                 if attr.kind == DirentType::Dir {
                     todo.push((path.clone(), node));
                 }
@@ -68,9 +73,8 @@ impl View {
         Ok(view)
     }
 
-    /// Without what is only there to fill the disk.
+    /// Without the charges for what fills the disk.
     pub(crate) fn without_filling(mut self) -> Self {
-        self.items.retain(|path, _| !path.starts_with("/fill"));
         self.quotas.retain(|line| !line.contains("User(0)") && !line.contains("Group(0)"));
         self
     }
