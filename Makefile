@@ -6,7 +6,7 @@ CARGO ?= cargo
 BUILT ?= target/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo test check setup build release bench interop model crash posix programs suites stress doc deny manual install uninstall clean
+.PHONY: help demo test check setup build release bench interop model crash faults posix programs suites stress doc deny manual install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
@@ -17,6 +17,7 @@ help:
 	@echo "make suites    pjdfstest, fsx and stress-ng on a real mount          make stress  our own stress, longer"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
+	@echo "make faults    every I/O error and full disk at every step, not only a sample"
 	@echo "make posix     only the POSIX run through a real mount"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
@@ -48,6 +49,9 @@ model: setup
 
 crash: setup
 	$(CARGO) test --release --test crash -- --nocapture
+
+faults: setup
+	FAULTS=full $(CARGO) test --release --test faults -- --nocapture
 
 interop: setup
 	$(CARGO) build --release --workspace

@@ -34,7 +34,7 @@ pub use xattr::SetMode;
 use crate::error::{Error, Result};
 use crate::format::DiFlags;
 use crate::ids::{BlockAddr, Inum};
-use crate::inode::{InodeExclusive, InodeShared, Volume};
+use crate::inode::{Inode, InodeExclusive, InodeShared, Volume};
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
@@ -188,10 +188,11 @@ impl Fs {
         })
     }
 
-    /// Deletes every inode without a name that the kernel still refers to: at unmount.
+    /// Deletes every inode without a name that the kernel still refers to: at unmount. What cannot be deleted now is left
+    /// to the next mount.
     pub fn forget_all(&self) -> Result<()> {
         for inum in self.nodes.drain_doomed() {
-            self.watch(self.delete_unused(inum))?;
+            self.vol.journal.or_later("deleting an inode without a name", self.delete_unused(inum))?;
         }
         Ok(())
     }
@@ -231,10 +232,27 @@ impl Fs {
         self.vol.exclusive(self.nodes.inum(node)?)
     }
 
-    /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may.
+    /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may; and whoever is above a limit may do what
+    /// takes no space.
     fn check_quota(&self, caller: &Caller, owner: Owner, blocks: u64) -> Result<()> {
         match &self.quota {
-            Some(quota) if caller.uid != 0 => quota.check(&self.vol, owner, blocks),
+            Some(quota) if caller.uid != 0 && blocks > 0 => quota.check(&self.vol, owner, blocks),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for an inode's owner; `blocks` is asked only where there may be a limit.
+    fn check_inode_quota(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        blocks: impl FnOnce(&Volume) -> Result<u64>,
+    ) -> Result<()> {
+        match inode.owner() {
+            Some(owner) if caller.uid != 0 && self.quota.as_ref().is_some_and(|q| q.is_enforced()) => {
+                let blocks = self.watch(blocks(&self.vol))?;
+                self.check_quota(caller, owner, blocks)
+            }
             _ => Ok(()),
         }
     }

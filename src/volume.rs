@@ -473,9 +473,9 @@ impl Opened {
         }
         if read_only {
             self.fs.set_read_only(true);
-            self.fs.sync_counters()?;
             // Closed on the disk, but so that it can go on.
-            self.fs.volume().journal.freeze()?;
+            let closed = self.fs.sync_counters().and_then(|()| self.fs.volume().journal.freeze());
+            closed.inspect_err(|_| self.fs.set_read_only(false))?;
         } else {
             self.fs.volume().journal.thaw();
             self.fs.set_read_only(false);

@@ -129,6 +129,7 @@ impl Fs {
         if size > i64::MAX as u64 {
             return Err(Error::TooBig);
         }
+        self.check_inode_quota(caller, inode, |vol| file::resize_cost(vol, inode, size))?;
         self.watch(file::truncate(&self.vol, inode, size))?;
         if caller.uid != 0 {
             self.kill_privileges(inode)?;

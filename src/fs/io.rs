@@ -108,9 +108,7 @@ impl Fs {
         if !inode.is_regular() {
             return Err(if inode.is_dir() { Error::IsADirectory } else { Error::Invalid });
         }
-        if let Some(owner) = inode.owner() {
-            self.check_quota(caller, owner, self.vol.bs.blocks_for(bytes.len() as u64))?;
-        }
+        self.check_inode_quota(caller, inode, |vol| file::write_cost(vol, inode, offset, bytes.len() as u64))?;
         let (written, batch) = self.watch(if how.dated {
             file::write(&self.vol, inode, offset, bytes)
         } else {
@@ -154,14 +152,12 @@ impl Fs {
             return Err(Error::NotSupported);
         }
         if mode & PUNCH_HOLE == 0 {
-            let blocks = self.vol.bs.blocks_for(end) - self.vol.bs.block_of(offset);
-            // What can never fit is refused before it has filled the disk.
-            if blocks.saturating_sub(inode.dinode.blocks.get()) > self.space().free {
+            // What cannot fit is refused before it has filled the disk.
+            let blocks = u64::from(self.watch(file::allocate_cost(&self.vol, &inode, offset, end))?);
+            if blocks > self.space().free {
                 return Err(Error::NoSpace);
             }
-            if let Some(owner) = inode.owner() {
-                self.check_quota(caller, owner, blocks)?;
-            }
+            self.check_inode_quota(caller, &inode, |_| Ok(blocks))?;
         }
         let result = match mode & !KEEP_SIZE {
             0 => file::allocate(&self.vol, &mut inode, offset, len, keep),

@@ -230,7 +230,7 @@ impl Service {
             // Both: whichever is not fulfilled.
             _ => return self.fs.getxattr(addr, name).and(Err(Error::Exists)),
         };
-        self.fs.setxattr(addr, name, value, how)?;
+        self.fs.setxattr(&asker.who, addr, name, value, how)?;
         // Like chmod: setgid goes when an owner outside the group changes the rights, also of a directory.
         if name == b"system.posix_acl_access" && !asker.is_privileged() && !asker.has_group(self.fs.getattr(addr)?.gid)
         {

@@ -393,7 +393,7 @@ impl World {
 
     fn set_xattr(&mut self, op: &Op, id: Id, name: &[u8], len: usize, fill: u64) {
         let value = Rng::new(fill).bytes(len);
-        match self.fs().setxattr(self.addr(id), name, &value, SetMode::Any) {
+        match self.fs().setxattr(&ME, self.addr(id), name, &value, SetMode::Any) {
             Ok(()) => {
                 self.model.nodes.get_mut(&id).expect("known").xattrs.insert(name.to_vec(), value);
             }
