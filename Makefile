@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 
-.PHONY: help demo test check setup build release bench interop model crash posix programs suites stress doc deny install uninstall clean
+.PHONY: help demo test check setup build release bench interop model crash posix programs suites stress doc deny manual install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
@@ -71,18 +71,38 @@ doc:
 deny:
 	$(CARGO) deny check
 
-install: release
+PROGRAMS = mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r gfs2r
+# mount(8), umount(8), mkfs(8) and fsck(8) look for their helpers in /sbin; for one that is mounted by its full type.
+HELPERS = mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r
+KINDS = fuse fuseblk
+share = $(PREFIX)/share
+man8 = $(share)/man/man8
+bash = $(share)/bash-completion/completions
+zsh = $(share)/zsh/site-functions
+fish = $(share)/fish/vendor_completions.d
+
+# Manual pages and completions, made by the programs themselves.
+manual: release
+	rm -rf target/manual
+	for p in $(PROGRAMS); do target/release/$$p --write-manual target/manual || exit 1; done
+
+install: manual
 	install -d "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)/sbin"
-	install -m 755 target/release/mkfs.gfs2r target/release/mount.gfs2r target/release/umount.gfs2r \
-	    target/release/fsck.gfs2r target/release/gfs2r "$(DESTDIR)$(PREFIX)/sbin/"
-	# mount(8), umount(8), mkfs(8) and fsck(8) look for their helpers in /sbin.
-	for p in mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r; do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
-	for k in fuse fuseblk; do ln -sf "$(PREFIX)/sbin/umount.gfs2r" "$(DESTDIR)/sbin/umount.$$k.gfs2r"; \
-	    ln -sf "$(PREFIX)/sbin/mount.gfs2r" "$(DESTDIR)/sbin/mount.$$k.gfs2r"; done
+	cd target/release && install -m 755 $(PROGRAMS) "$(DESTDIR)$(PREFIX)/sbin/"
+	[ "$(PREFIX)/sbin" -ef /sbin ] || for p in $(HELPERS); do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
+	for k in $(KINDS); do for p in mount umount; do \
+	    ln -sf "$(PREFIX)/sbin/$$p.gfs2r" "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
+	install -d "$(DESTDIR)$(man8)" "$(DESTDIR)$(bash)" "$(DESTDIR)$(zsh)" "$(DESTDIR)$(fish)"
+	install -m 644 target/manual/man8/*.8 "$(DESTDIR)$(man8)/"
+	install -m 644 target/manual/bash/* "$(DESTDIR)$(bash)/"
+	install -m 644 target/manual/zsh/* "$(DESTDIR)$(zsh)/"
+	install -m 644 target/manual/fish/* "$(DESTDIR)$(fish)/"
 
 uninstall:
-	for p in mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r gfs2r; do rm -f "$(DESTDIR)$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
-	for k in fuse fuseblk; do rm -f "$(DESTDIR)/sbin/umount.$$k.gfs2r" "$(DESTDIR)/sbin/mount.$$k.gfs2r"; done
+	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p" "$(DESTDIR)$(man8)/$$p.8" \
+	    "$(DESTDIR)$(bash)/$$p" "$(DESTDIR)$(zsh)/_$$p" "$(DESTDIR)$(fish)/$$p.fish"; done
+	rm -f "$(DESTDIR)$(man8)"/gfs2r-*.8
+	for k in $(KINDS); do for p in mount umount; do rm -f "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
 
 clean:
 	$(CARGO) clean

@@ -26,6 +26,6 @@ mod session;
 
 pub use asker::Asker;
 pub use dispatch::Dispatcher;
-pub use policy::{Atime, Policy};
+pub use policy::{Atime, AtimeSwitch, Policy};
 pub use service::{Service, WriteHow};
 pub use session::{Disk, Ended, MountSpec, Session, Transport, mount};

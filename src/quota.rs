@@ -117,6 +117,11 @@ impl Quota {
         Ok(Arc::new(Self { mode, inode, blocks, slots_per_block, state: Mutex::new(state) }))
     }
 
+    /// How the mount treats quotas.
+    pub fn mode(&self) -> QuotaMode {
+        self.mode
+    }
+
     /// Metadata blocks a charge may add: the slot blocks of a user and a group.
     pub fn log_blocks(&self) -> u32 {
         2
@@ -268,6 +273,13 @@ impl Quota {
         inode.write_back(vol, &mut tx)?;
         tx.commit();
         Ok(())
+    }
+
+    /// The line of one id, all zero where nothing is known of it.
+    pub fn line(&self, vol: &Volume, who: Who) -> Result<QuotaLine> {
+        let (limit, warn, value) = self.entry(vol, who)?;
+        let pending = self.state.lock().pending.get(&who).map_or(0, |(_, change)| *change);
+        Ok(QuotaLine { who, limit, warn, used: value.saturating_add(pending) })
     }
 
     /// Every id with a limit, a warning level or blocks in use.

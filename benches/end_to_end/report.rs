@@ -105,11 +105,7 @@ fn table(rows: &[(&'static str, String, Unit, Row<'_>)], args: &Args, cpu: bool)
     }
 }
 
-fn as_json(
-    rows: &[(&'static str, String, Unit, Row<'_>)],
-    samples: &Samples,
-    args: &Args,
-) -> serde_json::Value {
+fn as_json(rows: &[(&'static str, String, Unit, Row<'_>)], samples: &Samples, args: &Args) -> serde_json::Value {
     let rows: Vec<_> = rows
         .iter()
         .map(|(suite, name, unit, row)| {

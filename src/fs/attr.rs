@@ -222,10 +222,10 @@ impl Fs {
     }
 
     /// The inode was read: its access time follows, always (`strict`) or when it is not later than the last change or older
-    /// than a day (relatime). Nothing happens on read-only mounts and where the `A` flag forbids it. True when it changed.
+    /// than a day (relatime). Nothing happens on read-only and frozen mounts and where the `A` flag forbids it. True when it changed.
     pub fn touch(&self, node: BlockAddr, strict: bool) -> Result<bool> {
         const DAY: i64 = 24 * 60 * 60;
-        if self.is_read_only() {
+        if self.is_read_only() || self.is_frozen() {
             return Ok(false);
         }
         let due = |inode: &Inode, now: Timestamp| {

@@ -147,14 +147,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        let service = Arc::clone(&self.service);
-        let forget = move || {
-            // There is nobody to tell: the inode stays an orphan and is deleted by the next mount.
-            if let Err(e) = service.forget(ino.0, nlookup) {
-                tracing::warn!(inode = ino.0, "deleting an unlinked inode failed: {e}");
-            }
-        };
-        if self.service.forget_takes_long(ino.0, nlookup) { self.dispatcher.later(forget) } else { forget() }
+        self.dispatcher.forget(&self.service, ino.0, nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {

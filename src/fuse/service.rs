@@ -1,12 +1,12 @@
 //! One function for each request, in plain types.
 
 use super::asker::Asker;
-use super::policy::{Atime, Policy};
+use super::policy::{Atime, AtimeSwitch, Policy};
 use crate::error::{Error, Result};
 use crate::format::DirentType;
 use crate::format::dinode::mode::S_ISGID;
 use crate::fs::{Attr, Caller, DirItem, Fs, FsxAttr, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
-use crate::ids::BlockAddr;
+use crate::ids::{BlockAddr, Inum};
 use std::sync::Arc;
 
 const GETFLAGS: u32 = 0x8008_6601;
@@ -51,7 +51,7 @@ pub struct Service {
     /// What the kernel may cache.
     pub policy: Policy,
     /// When reading changes access times.
-    pub atime: Atime,
+    pub atime: Arc<AtimeSwitch>,
     /// Listing a directory never changes its access time (`nodiratime`).
     pub nodiratime: bool,
     /// The lock table's name, which is GFS2's label.
@@ -78,14 +78,14 @@ impl Service {
         self.fs.lookup(self.addr(parent)?, name)
     }
 
-    /// FORGET.
-    pub fn forget(&self, node: u64, count: u64) -> Result<()> {
-        self.fs.forget(self.addr(node)?, count)
+    /// FORGET. The identity of an inode that is now to be deleted.
+    pub fn forget(&self, node: u64, count: u64) -> Option<Inum> {
+        self.fs.let_go(self.addr(node).ok()?, count)
     }
 
-    /// True when this FORGET may take long.
-    pub fn forget_takes_long(&self, node: u64, count: u64) -> bool {
-        self.addr(node).is_ok_and(|addr| self.fs.forget_deletes(addr, count))
+    /// Deletes an inode that was forgotten.
+    pub fn delete(&self, inum: Inum) -> Result<()> {
+        self.fs.delete_forgotten(inum)
     }
 
     /// GETATTR.
@@ -325,7 +325,7 @@ impl Service {
 
     /// A file, directory or link was read: its access time may change. True when it did.
     fn touched(&self, addr: BlockAddr) -> Result<bool> {
-        match self.atime {
+        match self.atime.get() {
             Atime::Never => Ok(false),
             Atime::Relative => self.fs.touch(addr, false),
             Atime::Strict => self.fs.touch(addr, true),

@@ -73,6 +73,14 @@ pub struct Ended {
 pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
     match spec.disk {
+        // The kernel lets umount(2) wait for us, and takes a mount namespace down when the last process in it dies. If that is
+        // ourselves, killed, it waits for our answer for ever, and every sync(2) of the machine with it.
+        _ if !namespace_outlives_us() => {
+            tracing::info!(
+                "mounting without a block device, so sync(2) will not wait for the disk: in a mount namespace of its own"
+            );
+            mount_plain(spec, &device, c"fuse.gfs2r", &options(None))?;
+        }
         Disk::Device { block_size } => mount_plain(spec, &device, c"fuseblk.gfs2r", &options(Some(block_size)))?,
         Disk::Image { block_size } => {
             if let Err(e) = image::mount(spec, &device, &options(Some(block_size))) {
@@ -94,6 +102,12 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
             Err(e)
         }
     }
+}
+
+/// True in the mount namespace of process 1.
+fn namespace_outlives_us() -> bool {
+    let name = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/mnt"));
+    name("1").is_ok_and(|first| name("self").is_ok_and(|ours| ours == first))
 }
 
 /// What the filesystem is told when it is made.

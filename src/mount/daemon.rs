@@ -1,11 +1,13 @@
 //! The life of a mount.
 
+use super::live::Live;
 use super::options::{MountOptions, OnError};
 use super::rundir::RunDir;
-use super::{control, log};
+use super::{client, control, log, table};
 use crate::clock::SystemClock;
-use crate::device::{BlockDevice, FileDevice, OpenMode};
-use crate::fuse::{self, Disk, MountSpec, Policy, Service};
+use crate::device::{BlockDevice, FileDevice, OpenMode, ReadAhead};
+use crate::fuse::{self, AtimeSwitch, Disk, MountSpec, Policy, Service};
+use crate::sync::Mutex;
 use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -27,14 +29,15 @@ pub(super) struct Plan {
 }
 
 /// Checks everything that can be checked without changing anything.
-pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Result<Plan, String> {
+pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> Result<Plan, String> {
     let say = |what: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", what.display());
-    let source = source.canonicalize().map_err(|e| say(source, &e))?;
-    let target = target.canonicalize().map_err(|e| say(target, &e))?;
+    let io = |what: &Path, e: io::Error| say(what, &client::words(&e));
+    let source = source.canonicalize().map_err(|e| io(source, e))?;
+    let target = target.canonicalize().map_err(|e| io(target, e))?;
     if !target.is_dir() {
         return Err(say(&target, &"not a directory"));
     }
-    let kind = source.metadata().map_err(|e| say(&source, &e))?.file_type();
+    let kind = source.metadata().map_err(|e| io(&source, e))?.file_type();
     if !kind.is_block_device() && !kind.is_file() {
         return Err(say(&source, &"neither a block device nor an image file"));
     }
@@ -49,7 +52,8 @@ pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Resul
     };
     let device = device.map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => say(&source, &"in use (mounted, or held by another program)"),
-        _ => say(&source, &e),
+        _ if is_read_only_error(&e) => say(&source, &"write-protected (-o ro mounts it read-only)"),
+        _ => io(&source, e),
     })?;
     let id = Identity::read(&device).map_err(|e| say(&source, &e))?;
     let proto = match &options.lockproto {
@@ -70,6 +74,12 @@ pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Resul
             return Err(say(&source, &what));
         }
     }
+    if device.read_only() && !options.open.read_only {
+        return Err(say(&source, &"write-protected (-o ro mounts it read-only)"));
+    }
+    options.lockproto = Some(proto);
+    let table = options.locktable.take();
+    options.locktable = table.or_else(|| Some(String::from_utf8_lossy(id.superblock.locktable()).into_owned()));
     Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device() })
 }
 
@@ -81,11 +91,16 @@ fn is_read_only_error(e: &io::Error) -> bool {
 pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
     let Plan { source, target, options, device, id, block_device } = plan;
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
-    let run_dir = RunDir::claim(&id.name(), &target).map_err(|e| match e.kind() {
+    // By the name in the cluster, as the kernel's; a volume without one by its UUID.
+    let name = options.locktable.clone().filter(|t| !t.is_empty()).unwrap_or_else(|| id.name());
+    let run_dir = RunDir::claim(&name, &target).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => {
-            say(&format!("already mounted here (or a volume of the same name '{}' is)", id.name()))
+            say(&format!("already mounted here (or a volume of the same name '{name}' is)"))
         }
-        _ => say(&format!("cannot keep runtime state in {}: {e}", super::rundir::root().display())),
+        _ => {
+            let root = super::rundir::root();
+            say(&format!("cannot keep runtime state in {}: {}", root.display(), client::words(&e)))
+        }
     })?;
     if background {
         log::to_system(&run_dir.log()).map_err(|e| say(&e))?;
@@ -96,18 +111,22 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         let lock = if device.read_only() { device.lock_shared() } else { device.lock_exclusive() };
         lock.map_err(|_| say(&"the image is in use by another program"))?;
     }
-    let device: Arc<dyn BlockDevice> = Arc::new(device);
-    let opened = volume::open(device, &options.open, Arc::new(SystemClock)).map_err(|e| say(&e))?;
-    let opened = Arc::new(opened);
+    // lock_nolock: nobody else writes.
+    let device: Arc<dyn BlockDevice> = Arc::new(ReadAhead::new(device));
+    let opened = match volume::open(device, &options.open, Arc::new(SystemClock)) {
+        Ok(opened) => Arc::new(opened),
+        Err(e) => return Err(say(&give_up(run_dir, e.to_string()))),
+    };
     let mut flags = options.flags;
     flags.set(MountFlags::RDONLY, options.open.read_only);
     let block_size = id.superblock.bsize.get();
     let disk = if block_device { Disk::Device { block_size } } else { Disk::Image { block_size } };
     let spec = MountSpec { source: source.clone(), target: target.clone(), flags, disk, transport: options.transport };
+    let atime = Arc::new(AtimeSwitch::new(options.atime));
     let service = Service {
         fs: Arc::clone(&opened.fs),
         policy: Policy::single(),
-        atime: options.atime,
+        atime: Arc::clone(&atime),
         nodiratime: options.flags.contains(MountFlags::NODIRATIME),
         label: id.superblock.locktable().to_vec(),
     };
@@ -115,20 +134,35 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         Ok(session) => session,
         Err(e) => {
             let closed = finish(opened);
-            return Err(say(&format!("cannot mount on {}: {e}{}", target.display(), closed.err().unwrap_or_default())));
+            let why = format!("{}{}", client::words(&e), closed.err().unwrap_or_default());
+            return Err(say(&give_up(run_dir, format!("cannot mount on {}: {why}", target.display()))));
         }
     };
     raise_readahead(&target);
-    control::listen(&run_dir.control(), Arc::clone(&opened)).map_err(|e| say(&e))?;
-    let keeper = Keeper::start(&opened, &options, &target).map_err(|e| say(&e))?;
-    tracing::info!(source = %source.display(), target = %target.display(), "mounted");
-    ready().map_err(|e| say(&e))?;
+    let (live_source, live_target) = (source.clone(), target.clone());
+    let live = Live { opened, id, source: live_source, target: live_target, options: Mutex::new(options), atime };
+    let live = Arc::new(live);
+    let serving = control::listen(&run_dir.control(), Arc::clone(&live)).and_then(|()| {
+        let keeper = Keeper::start(&live)?;
+        tracing::info!(source = %source.display(), target = %target.display(), table = %name, "mounted");
+        ready().map(|()| keeper)
+    });
+    let keeper = match serving {
+        Ok(keeper) => keeper,
+        // The mount must not stay without a daemon.
+        Err(e) => {
+            let undone = unmount(&target, UnmountFlags::DETACH).map_err(|e| format!(", and unmounting: {e}"));
+            let closed = finish(Arc::clone(&live.opened)).map_err(|e| format!(", and closing: {e}"));
+            let why = [client::words(&e), undone.err().unwrap_or_default(), closed.err().unwrap_or_default()].concat();
+            return Err(say(&give_up(run_dir, why)));
+        }
+    };
     let served = session.serve();
     keeper.stop();
     if let Err(e) = &served {
         tracing::warn!("the FUSE session ended with an error: {e}");
     }
-    let result = finish(opened);
+    let result = finish(Arc::clone(&live.opened));
     // Now the disk is clean: whoever waits in umount(2) may go on.
     drop(served);
     let parting = match &result {
@@ -145,6 +179,15 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     result.map_err(|e| say(&e))
 }
 
+/// Leaves no runtime state behind when the mount failed; the reason again.
+fn give_up(run_dir: RunDir, why: String) -> String {
+    tracing::error!("not mounted: {why}");
+    match run_dir.remove() {
+        Ok(()) => why,
+        Err(e) => format!("{why} (and runtime state cannot be tidied: {e})"),
+    }
+}
+
 fn finish(opened: Arc<Opened>) -> Result<(), String> {
     opened.close().map_err(|e| e.to_string())
 }
@@ -152,7 +195,7 @@ fn finish(opened: Arc<Opened>) -> Result<(), String> {
 /// Cold sequential reads gain from a readahead as large as a request. Where the kernel does not let us, nothing is lost. The
 /// device's number comes from the mount table: asking the directory itself would wait for our own answer.
 fn raise_readahead(target: &Path) {
-    let Some(device) = super::umount::device_number(target) else { return };
+    let Some(device) = table::find(target).map(|e| e.number) else { return };
     // On a block device the kernel gives FUSE a second one beside the disk's own.
     let bdi = [format!("/sys/class/bdi/{device}-fuseblk"), format!("/sys/class/bdi/{device}")]
         .into_iter()
@@ -171,21 +214,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(opened: &Arc<Opened>, options: &MountOptions, target: &Path) -> io::Result<Self> {
+    fn start(live: &Arc<Live>) -> io::Result<Self> {
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let handle = signals.handle();
-        let (for_signals, target) = (Arc::clone(opened), target.to_owned());
+        let for_signals = Arc::clone(live);
         std::thread::Builder::new().name("gfs2r-signals".into()).spawn(move || {
             for signal in &mut signals {
                 if signal != SIGHUP {
-                    leave(&for_signals, &target);
+                    leave(&for_signals.opened, &for_signals.target);
                 }
             }
         })?;
         let stopped = Arc::new(AtomicBool::new(false));
-        let (opened, options, stop) = (Arc::clone(opened), options.clone(), Arc::clone(&stopped));
-        let thread =
-            std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&opened, &options, &stop))?;
+        let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
+        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop))?;
         Ok(Self { stopped, thread, signals: handle })
     }
 
@@ -199,7 +241,8 @@ impl Keeper {
     }
 }
 
-fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
+fn keep(live: &Live, stop: &AtomicBool) {
+    let opened = &live.opened;
     if !opened.is_read_only() {
         match opened.fs.reclaim_orphans() {
             Ok(0) => {}
@@ -207,7 +250,6 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
             Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
         }
     }
-    let quantum = Duration::from_secs(u64::from(options.statfs_quantum.max(1).min(options.quota_quantum)));
     let mut last = Instant::now();
     let mut told = false;
     while !stop.load(Ordering::Acquire) {
@@ -217,12 +259,18 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
                 tracing::error!("withdrawn: {cause}");
                 told = true;
             }
-            if options.on_error == OnError::Panic {
+            if live.options.lock().on_error == OnError::Panic {
+                tracing::error!("errors=panic: the daemon ends");
                 std::process::abort();
             }
             continue;
         }
-        if last.elapsed() >= quantum && !opened.is_read_only() {
+        let quantum = {
+            let options = live.options.lock();
+            Duration::from_secs(u64::from(options.statfs_quantum.max(1).min(options.quota_quantum)))
+        };
+        // Frozen counters would wait for the thaw, and the unmount for them.
+        if last.elapsed() >= quantum && !opened.is_read_only() && !opened.fs.is_frozen() {
             last = Instant::now();
             if let Err(e) = opened.fs.sync_counters() {
                 tracing::warn!("moving statfs and quota changes failed: {e}");

@@ -69,13 +69,24 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The runtime folder of what is mounted on `target`.
+/// The runtime folder of what is mounted on `target`; one of a living daemon before one that a killed daemon left.
 pub(super) fn find(target: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(root()).ok()?;
-    entries
-        .filter_map(Result::ok)
-        .map(|e| e.path())
-        .find(|dir| fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes()))
+    let of_target =
+        |dir: &PathBuf| fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes());
+    let found: Vec<PathBuf> = entries.filter_map(Result::ok).map(|e| e.path()).filter(of_target).collect();
+    found.iter().find(|dir| is_alive(dir)).or(found.first()).cloned()
+}
+
+/// True while a daemon holds the folder.
+fn is_alive(dir: &Path) -> bool {
+    File::open(dir.join("pid")).is_ok_and(|pid| matches!(pid.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Where the mount of this folder is.
+pub(super) fn target(folder: &Path) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    fs::read(folder.join("target")).ok().map(|t| PathBuf::from(std::ffi::OsString::from_vec(t)))
 }
 
 /// The end of a daemon, to be waited for.
@@ -99,12 +110,24 @@ pub(super) fn end_of(dir: PathBuf) -> io::Result<End> {
 impl End {
     /// Waits until the daemon has ended and holds nothing any more; its parting error, if it left one.
     pub(super) fn wait(self) -> io::Result<Option<String>> {
-        let Some(pid) = self.pid else { return Ok(None) };
+        let Self { dir, pid } = self;
+        let Some(pid) = pid else { return Ok(None) };
         pid.lock_shared()?;
-        match fs::read_to_string(self.dir.join("error")) {
-            Ok(error) => Ok(Some(error)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        // The lock is given up after the folder was removed: if it is still there, the daemon did not close the volume.
+        let error = match fs::read_to_string(dir.join("error")) {
+            Ok(error) => error,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.join("pid").exists() => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => "its daemon was killed".into(),
+            Err(e) => return Err(e),
+        };
+        // The log stays for whoever wants to know why.
+        for name in ["target", "control", "error", "pid"] {
+            remove_if_there(&dir.join(name))?;
+        }
+        // Only when nothing is left in it.
+        match fs::remove_dir(dir) {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Err(e),
+            _ => Ok(Some(error)),
         }
     }
 }

@@ -57,8 +57,10 @@ impl Server {
         let who = Caller { uid: head.uid, gid: head.gid, umask: 0 };
         // FORGET and INTERRUPT have no answer.
         match op {
-            Op::Forget(count) => self.forget(node, count),
-            Op::BatchForget(list) => list.iter().for_each(|one| self.forget(one.node, one.count)),
+            Op::Forget(count) => self.dispatcher.forget(&self.service, node, count),
+            Op::BatchForget(list) => {
+                list.iter().for_each(|one| self.dispatcher.forget(&self.service, one.node, one.count));
+            }
             // Nothing here waits for a program's good will yet: what an interrupted program waits for will be answered soon.
             Op::Interrupt => {}
             Op::Destroy => return After::Destroy(self.reply(reply)),
@@ -377,17 +379,6 @@ impl Server {
             kernel.collect_writes(node);
             send(reply, service.seek(node, offset, whence));
         });
-    }
-
-    fn forget(&self, node: u64, count: u64) {
-        let service = Arc::clone(&self.service);
-        let forget = move || {
-            // There is nobody to tell: the inode stays an orphan and is deleted by the next mount.
-            if let Err(e) = service.forget(node, count) {
-                tracing::warn!(inode = node, "deleting an unlinked inode failed: {e}");
-            }
-        };
-        if self.service.forget_takes_long(node, count) { self.dispatcher.later(forget) } else { forget() }
     }
 }
 
