@@ -17,7 +17,7 @@ use harness::{Mounted, can_run};
 use ops::Worker;
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -98,9 +98,10 @@ fn killed_in_the_middle() {
                 let mut worker = Worker::new(m.dir(), seed ^ round << 20 ^ n << 40);
                 s.spawn(move || {
                     let path = m.dir().join(format!("witness{n}"));
+                    let device = fs::metadata(m.dir()).expect("stat of the root").dev();
                     for record in 1..=u64::MAX {
                         worker.run(10);
-                        if stop.load(Ordering::Acquire) || witness(&path, record).is_err() {
+                        if stop.load(Ordering::Acquire) || witness(&path, device, record).is_err() {
                             return;
                         }
                         promised.store(record, Ordering::Release);
@@ -113,8 +114,8 @@ fn killed_in_the_middle() {
                 std::thread::sleep(Duration::from_millis(5));
             }
             m.signal(Signal::KILL);
-            m.detach();
             stop.store(true, Ordering::Release);
+            m.detach();
         });
         let said = m.mount("acl");
         assert!(said.ok, "seed {seed}: mount after a kill: {}", said.text);
@@ -132,9 +133,12 @@ fn killed_in_the_middle() {
     assert!(m.umount().ok);
 }
 
-/// Appends a record and makes it durable.
-fn witness(path: &Path, record: u64) -> std::io::Result<()> {
+/// Appends a record and makes it durable. Fails where the mount is gone and the path leads to what lies below it.
+fn witness(path: &Path, device: u64, record: u64) -> std::io::Result<()> {
     let f = fs::File::options().create(true).append(true).open(path)?;
+    if f.metadata()?.dev() != device {
+        return Err(std::io::ErrorKind::NotConnected.into());
+    }
     std::io::Write::write_all(&mut &f, &[record as u8; 100])?;
     f.sync_all()
 }

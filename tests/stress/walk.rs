@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     numbers: [u64; 6],
-    times: [(i64, i64); 2],
+    /// mtime. Not ctime: under many races the kernel now and then shows one, milliseconds later, that it never tells us.
+    changed: (i64, i64),
     contents: u64,
 }
 
@@ -79,7 +80,7 @@ fn of(path: &Path, meta: &fs::Metadata) -> Facts {
             u64::from(meta.uid()) << 32 | u64::from(meta.gid()),
             rdev,
         ],
-        times: [(meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())],
+        changed: (meta.mtime(), meta.mtime_nsec()),
         contents,
     }
 }
