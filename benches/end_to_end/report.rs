@@ -80,7 +80,8 @@ fn table(rows: &[(&'static str, String, Unit, Row<'_>)], args: &Args, cpu: bool)
     let others: Vec<Kind> = kinds.iter().copied().filter(|k| *k != Kind::Gfs2r && !cpu).collect();
     let what = if cpu { "" } else { "   gfs2r is ... times as fast as" };
     println!("{:44} {:>4} {:width$}{what}", "", "", "", width = kinds.len() * 10);
-    print!("{:44} {:>4}", format!("{} rounds, medians", args.rounds), "");
+    let scale = args.scale.map_or(String::new(), |scale| format!(", {scale} of the work"));
+    print!("{:44} {:>4}", format!("medians of {} rounds{scale}", args.rounds), "");
     kinds.iter().for_each(|k| print!(" {:>9}", k.name()));
     print!("  ");
     others.iter().for_each(|k| print!(" {:>7}", k.name()));
@@ -105,11 +106,7 @@ fn table(rows: &[(&'static str, String, Unit, Row<'_>)], args: &Args, cpu: bool)
     }
 }
 
-fn as_json(
-    rows: &[(&'static str, String, Unit, Row<'_>)],
-    samples: &Samples,
-    args: &Args,
-) -> serde_json::Value {
+fn as_json(rows: &[(&'static str, String, Unit, Row<'_>)], samples: &Samples, args: &Args) -> serde_json::Value {
     let rows: Vec<_> = rows
         .iter()
         .map(|(suite, name, unit, row)| {

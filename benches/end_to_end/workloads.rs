@@ -48,7 +48,8 @@ const SUITES: &[Suite] = &[
 /// The suites of which the name or a row contains one of the words; all without words.
 pub(crate) fn chosen(words: &[String]) -> Vec<&'static Suite> {
     let fits = |s: &&Suite| {
-        words.is_empty() || words.iter().any(|w| s.name.contains(w.as_str()) || s.rows.iter().any(|r| r.contains(w.as_str())))
+        words.is_empty()
+            || words.iter().any(|w| s.name.contains(w.as_str()) || s.rows.iter().any(|r| r.contains(w.as_str())))
     };
     SUITES.iter().filter(fits).collect()
 }

@@ -284,13 +284,7 @@ impl Filesystem for Floor {
     ) {
         match self.make(req, parent, name, &New::File, perm(mode, umask)) {
             Ok(attr) => {
-                reply.created(
-                    &POLICY.name_ttl,
-                    &attr,
-                    Generation(1),
-                    FileHandle(0),
-                    FopenFlags::FOPEN_KEEP_CACHE,
-                );
+                reply.created(&POLICY.name_ttl, &attr, Generation(1), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(e) => reply.error(e),
         }

@@ -46,8 +46,13 @@ impl Daemon {
     /// fuse2fs as Debian ships it, with its own defaults.
     pub(super) fn fuse2fs(disk: &Path, root: &Path) -> io::Result<Self> {
         let before = rustix::fs::stat(root)?.st_dev;
-        let mut child =
-            Command::new("fuse2fs").arg(disk).arg(root).arg("-f").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut child = Command::new("fuse2fs")
+            .arg(disk)
+            .arg(root)
+            .arg("-f")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let mut ended = false;
         wait_until("fuse2fs", || {
             ended = child.try_wait().is_ok_and(|status| status.is_some());

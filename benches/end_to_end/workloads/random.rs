@@ -46,8 +46,14 @@ fn jump(target: &Target, mib: u64, write: bool, threads: u64, long: Duration) ->
     let file = open(target, "random", flags | OFlags::DIRECT)?;
     let end = Instant::now() + long;
     std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|n| scope.spawn({ let file = &file; move || one(file, mib, write, n, end) })).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|n| {
+                scope.spawn({
+                    let file = &file;
+                    move || one(file, mib, write, n, end)
+                })
+            })
+            .collect();
         let mut total = 0;
         for worker in workers {
             total += worker.join().map_err(|_| io::Error::other("a thread panicked"))??;
@@ -65,7 +71,11 @@ fn one(file: &OwnedFd, mib: u64, write: bool, seed: u64, end: Instant) -> io::Re
         state ^= state >> 7;
         state ^= state << 17;
         let offset = (state % (mib << 8)) << 12;
-        let n = if write { rustix::io::pwrite(file, &buf, offset)? } else { rustix::io::pread(file, &mut buf[..], offset)? };
+        let n = if write {
+            rustix::io::pwrite(file, &buf, offset)?
+        } else {
+            rustix::io::pread(file, &mut buf[..], offset)?
+        };
         if n != 4096 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }

@@ -76,7 +76,11 @@ fn side_by_side(
             let mut count = 0;
             while Instant::now() < end {
                 one(file, n, count, raw)?;
-                if raw { rustix::fs::fdatasync(file)? } else { rustix::fs::fsync(file)? }
+                if raw {
+                    rustix::fs::fdatasync(file)?
+                } else {
+                    rustix::fs::fsync(file)?
+                }
                 count += 1;
             }
             Ok(count)

@@ -10,14 +10,7 @@ use std::path::Path;
 
 pub(super) const TREE: Suite = Suite {
     name: "a tree of sources",
-    rows: &[
-        "unpack",
-        "unpack, to clean unmount",
-        "du, remounted",
-        "du, again",
-        "read all, remounted",
-        "rm -rf",
-    ],
+    rows: &["unpack", "unpack, to clean unmount", "du, remounted", "du, again", "read all, remounted", "rm -rf"],
     fits: Kind::is_filesystem,
     needs_mount: true,
     run: tree,
