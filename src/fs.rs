@@ -30,12 +30,13 @@ pub use rename::RenameHow;
 pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
+use crate::format::DiFlags;
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{InodeExclusive, InodeShared, Volume};
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex};
 use node::Nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,13 +153,26 @@ impl Fs {
 
     /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.
     pub fn forget(&self, node: BlockAddr, count: u64) -> Result<()> {
-        let Some(inum) = self.nodes.forget(node, count) else { return Ok(()) };
+        self.let_go(node, count).map_or(Ok(()), |inum| self.delete_forgotten(inum))
+    }
+
+    /// The first half of [`Fs::forget`]: the identity of an inode that is now to be deleted with [`Fs::delete_forgotten`].
+    pub fn let_go(&self, node: BlockAddr, count: u64) -> Option<Inum> {
+        self.nodes.forget(node, count)
+    }
+
+    /// Deletes an inode that [`Fs::let_go`] returned. Until then it is an orphan, which the next read-write mount deletes.
+    pub fn delete_forgotten(&self, inum: Inum) -> Result<()> {
         self.watch(self.delete_unused(inum))
     }
 
-    /// True when forgetting this node may delete the inode, which takes longer than an answer should.
-    pub fn forget_deletes(&self, node: BlockAddr, count: u64) -> bool {
-        self.nodes.would_delete(node, count)
+    /// True when deleting this inode is a matter of one small transaction and of nothing that has to be read first.
+    pub fn is_deleted_quickly(&self, inum: Inum) -> bool {
+        let inode = sync::impatiently(|| self.vol.shared(inum));
+        inode.is_ok_and(|inode| {
+            let d = &inode.dinode;
+            d.height.get() <= 1 && d.eattr.get() == 0 && !inode.flags().has(DiFlags::EXHASH)
+        })
     }
 
     /// Deletes every inode without a name that the kernel still refers to: at unmount.

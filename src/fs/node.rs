@@ -65,11 +65,6 @@ impl Nodes {
         gone.doomed.then_some(gone.inum)
     }
 
-    /// True when `forget` would return an identity.
-    pub(super) fn would_delete(&self, addr: BlockAddr, count: u64) -> bool {
-        self.map.get(&addr).is_some_and(|n| n.doomed && n.lookups <= count)
-    }
-
     /// True when the kernel refers to the inode at this address.
     pub(super) fn known(&self, addr: BlockAddr) -> bool {
         addr == self.root.addr || self.map.contains_key(&addr)
@@ -101,7 +96,6 @@ mod tests {
         nodes.remember(inum(7));
         assert!(!nodes.doom(inum(7)) && nodes.doom(inum(8)));
         assert_eq!(nodes.forget(inum(7).addr, 1), None);
-        assert!(nodes.would_delete(inum(7).addr, 1));
         assert_eq!(nodes.forget(inum(7).addr, 1), Some(inum(7)));
         assert!(!nodes.known(inum(7).addr) && nodes.known(inum(1).addr));
         assert!(matches!(nodes.inum(inum(7).addr), Err(Error::Stale)));

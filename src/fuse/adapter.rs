@@ -5,8 +5,9 @@ use super::convert::{
     set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
-use super::kernel::{Kernel, negotiate};
+use super::kernel::{Kernel, MAX_IO};
 use super::listing::Listing;
+use super::negotiate::negotiate;
 use super::service::Service;
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
@@ -22,9 +23,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-/// Largest request the kernel sends or asks for.
-pub(super) const MAX_IO: u32 = 1 << 20;
 
 thread_local! {
     /// Memory for the answers to reads, one for each thread that answers.
@@ -149,14 +147,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        let service = Arc::clone(&self.service);
-        let forget = move || {
-            // There is nobody to tell: the inode stays an orphan and is deleted by the next mount.
-            if let Err(e) = service.forget(ino.0, nlookup) {
-                tracing::warn!(inode = ino.0, "deleting an unlinked inode failed: {e}");
-            }
-        };
-        if self.service.forget_takes_long(ino.0, nlookup) { self.dispatcher.later(forget) } else { forget() }
+        self.dispatcher.forget(&self.service, ino.0, nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {

@@ -1,8 +1,10 @@
 //! Where a request runs: on the thread that read it, or on the pool.
 
+use super::service::Service;
 use crate::error::{Error, Result};
 use crate::sync;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs requests; knows how many reader threads may wait at once.
@@ -47,6 +49,25 @@ impl Dispatcher {
     /// Runs `job` on the pool.
     pub fn later(&self, job: impl FnOnce() + Send + 'static) {
         self.pool.spawn_blocking(job);
+    }
+
+    /// The kernel forgets a node: what must be deleted then is deleted here if that is quickly done, otherwise later.
+    pub fn forget(&self, service: &Arc<Service>, node: u64, count: u64) {
+        let Some(inum) = service.forget(node, count) else { return };
+        let done = if service.fs.is_deleted_quickly(inum) { self.here(|| service.delete(inum)) } else { None };
+        // There is nobody to tell: the inode stays an orphan and is deleted by the next mount.
+        let tell = move |result: Result<()>| {
+            if let Err(e) = result {
+                tracing::warn!(inode = inum.addr.get(), "deleting an unlinked inode failed: {e}");
+            }
+        };
+        match done {
+            Some(result) => tell(result),
+            None => {
+                let service = Arc::clone(service);
+                self.later(move || tell(service.delete(inum)));
+            }
+        }
     }
 
     /// Runs `op` here or later, and gives its result to `answer`.

@@ -4,7 +4,7 @@ use super::policy::{Atime, Policy};
 use crate::error::{Error, Result};
 use crate::format::dinode::mode::S_ISGID;
 use crate::fs::{Attr, Caller, DirItem, Fs, FsxAttr, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
-use crate::ids::BlockAddr;
+use crate::ids::{BlockAddr, Inum};
 use std::sync::Arc;
 
 const GETFLAGS: u32 = 0x8008_6601;
@@ -55,14 +55,14 @@ impl Service {
         self.fs.lookup(self.addr(parent)?, name)
     }
 
-    /// FORGET.
-    pub fn forget(&self, node: u64, count: u64) -> Result<()> {
-        self.fs.forget(self.addr(node)?, count)
+    /// FORGET. The identity of an inode that is now to be deleted.
+    pub fn forget(&self, node: u64, count: u64) -> Option<Inum> {
+        self.fs.let_go(self.addr(node).ok()?, count)
     }
 
-    /// True when this FORGET may take long.
-    pub fn forget_takes_long(&self, node: u64, count: u64) -> bool {
-        self.addr(node).is_ok_and(|addr| self.fs.forget_deletes(addr, count))
+    /// Deletes an inode that was forgotten.
+    pub fn delete(&self, inum: Inum) -> Result<()> {
+        self.fs.delete_forgotten(inum)
     }
 
     /// GETATTR.

@@ -4,8 +4,8 @@ use super::options::{MountOptions, OnError};
 use super::rundir::RunDir;
 use super::{control, log};
 use crate::clock::SystemClock;
-use crate::device::{BlockDevice, FileDevice, OpenMode};
-use crate::fuse::{self, MountSpec, Policy, Service};
+use crate::device::{BlockDevice, FileDevice, OpenMode, ReadAhead};
+use crate::fuse::{self, Disk, MountSpec, Policy, Service};
 use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -96,17 +96,15 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         let lock = if device.read_only() { device.lock_shared() } else { device.lock_exclusive() };
         lock.map_err(|_| say(&"the image is in use by another program"))?;
     }
-    let device: Arc<dyn BlockDevice> = Arc::new(device);
+    // lock_nolock: nobody else writes.
+    let device: Arc<dyn BlockDevice> = Arc::new(ReadAhead::new(device));
     let opened = volume::open(device, &options.open, Arc::new(SystemClock)).map_err(|e| say(&e))?;
     let opened = Arc::new(opened);
     let mut flags = options.flags;
     flags.set(MountFlags::RDONLY, options.open.read_only);
-    let spec = MountSpec {
-        source: source.clone(),
-        target: target.clone(),
-        flags,
-        block_device: block_device.then_some(id.superblock.bsize.get()),
-    };
+    let block_size = id.superblock.bsize.get();
+    let disk = if block_device { Disk::Device { block_size } } else { Disk::Image { block_size } };
+    let spec = MountSpec { source: source.clone(), target: target.clone(), flags, disk, transport: options.transport };
     let service = Service { fs: Arc::clone(&opened.fs), policy: Policy::single(), atime: options.atime };
     let session = match fuse::mount(&spec, service) {
         Ok(session) => session,
@@ -122,10 +120,12 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     ready().map_err(|e| say(&e))?;
     let served = session.serve();
     keeper.stop();
-    if let Err(e) = served {
+    if let Err(e) = &served {
         tracing::warn!("the FUSE session ended with an error: {e}");
     }
     let result = finish(opened);
+    // Now the disk is clean: whoever waits in umount(2) may go on.
+    drop(served);
     let parting = match &result {
         Ok(()) => run_dir.remove(),
         Err(e) => {
@@ -148,9 +148,13 @@ fn finish(opened: Arc<Opened>) -> Result<(), String> {
 /// device's number comes from the mount table: asking the directory itself would wait for our own answer.
 fn raise_readahead(target: &Path) {
     let Some(device) = super::umount::device_number(target) else { return };
-    let bdi = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    if let Err(e) = std::fs::write(&bdi, b"1024") {
-        tracing::debug!("{bdi}: {e}");
+    // On a block device the kernel gives FUSE a second one beside the disk's own.
+    let bdi = [format!("/sys/class/bdi/{device}-fuseblk"), format!("/sys/class/bdi/{device}")]
+        .into_iter()
+        .find(|dir| Path::new(dir).exists());
+    let Some(bdi) = bdi else { return };
+    if let Err(e) = std::fs::write(format!("{bdi}/read_ahead_kb"), b"1024") {
+        tracing::debug!("{bdi}/read_ahead_kb: {e}");
     }
 }
 

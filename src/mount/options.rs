@@ -1,6 +1,6 @@
 //! `-o`: GFS2's options, the generic ones of mount(8), and those that concern only programs (interface.md).
 
-use crate::fuse::Atime;
+use crate::fuse::{Atime, Transport};
 use crate::ids::Jid;
 use crate::quota::QuotaMode;
 use crate::volume::OpenOptions;
@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub remount: bool,
     /// `fg`: stay in the foreground.
     pub foreground: bool,
+    /// `transport=`: who reads the kernel's requests.
+    pub transport: Transport,
 }
 
 impl Default for MountOptions {
@@ -58,6 +60,7 @@ impl Default for MountOptions {
             statfs_percent: 0,
             remount: false,
             foreground: false,
+            transport: Transport::default(),
         }
     }
 }
@@ -215,6 +218,11 @@ impl MountOptions {
                 "withdraw" => self.on_error = OnError::Withdraw,
                 "panic" => self.on_error = OnError::Panic,
                 _ => return Err(bad("withdraw or panic")),
+            },
+            "transport" => match value {
+                "native" => self.transport = Transport::Native,
+                "fuser" => self.transport = Transport::Fuser,
+                _ => return Err(bad("native or fuser")),
             },
             "commit" => self.open.commit_secs = seconds(1)?,
             "statfs_quantum" => self.statfs_quantum = seconds(0)?,

@@ -146,6 +146,12 @@ impl Mounted {
         table.contains(&format!(" {} ", self.dir().display()))
     }
 
+    /// Mounted as fuseblk, over a loop device.
+    pub fn is_like_a_disk(&self) -> bool {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        table.lines().any(|line| line.contains(&format!(" {} ", self.dir().display())) && line.contains("fuseblk"))
+    }
+
     /// Removes the mount, whatever state it is in.
     pub fn detach(&self) {
         if self.is_mounted() {

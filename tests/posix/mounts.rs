@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 pub fn run(t: &T) {
     refused(t);
@@ -12,7 +13,9 @@ pub fn run(t: &T) {
     remounting(t);
     terminated(t);
     killed(t);
+    killed_after_sync(t);
     in_use(t);
+    again(t);
 }
 
 /// Refusals are one line that names what is wrong.
@@ -119,6 +122,26 @@ fn terminated(t: &T) {
     m.finish(t);
 }
 
+/// syncfs(2), and so sync(2), waits until everything is on the disk; images too, as they are mounted like disks.
+fn killed_after_sync(t: &T) {
+    let m = Mounted::new("128M", "acl");
+    let d = m.dir();
+    mkdir(&d.join("sub"), 0o750).expect("mkdir");
+    fs::write(d.join("sub/f"), vec![7; 100_000]).expect("write");
+    rustix::fs::link(d.join("sub/f"), d.join("g")).expect("link");
+    t.ok("syncfs", fs::File::open(&d).and_then(|h| rustix::fs::syncfs(h).map_err(Into::into)));
+    m.signal(Signal::KILL);
+    m.detach();
+    t.yes("mounts again", m.mount("acl").ok);
+    if m.is_like_a_disk() {
+        t.yes("nothing was lost", fs::read(d.join("g")).is_ok_and(|c| c == vec![7; 100_000]));
+        t.eq("mode of the folder", fs::metadata(d.join("sub")).map(|a| a.mode() & 0o7777).ok(), Some(0o750));
+    } else {
+        println!("SKIPPED: no loop device is to be had, so sync(2) cannot wait for the disk");
+    }
+    m.finish(t);
+}
+
 /// After SIGKILL what came before an fsync is there, and the journal is replayed.
 fn killed(t: &T) {
     let m = Mounted::new("128M", "acl");
@@ -128,7 +151,7 @@ fn killed(t: &T) {
     }
     let open_file = create(&d.join("unlinked"), 0o644).expect("create");
     rustix::fs::unlink(d.join("unlinked")).expect("unlink");
-    // Not syncfs: the kernel tells no FUSE daemon of it. An fsync makes durable what came before it.
+    // An fsync makes durable what came before it.
     open_file.sync_all().expect("fsync");
     fs::write(d.join("later"), b"perhaps").expect("write");
     m.signal(Signal::KILL);
@@ -149,5 +172,17 @@ fn in_use(t: &T) {
     let said = m.umount();
     t.yes(&format!("umount of a busy mount is refused: {}", said.text), !said.ok && said.text.contains("in use"));
     drop(inside);
+    m.finish(t);
+}
+
+/// When umount.gfs2r returns, the daemon holds the image no more.
+fn again(t: &T) {
+    let m = Mounted::new("128M", "acl");
+    for n in 0..12 {
+        fs::write(m.dir().join("f"), vec![n; 1 << 16]).expect("write");
+        t.yes("unmounts", m.umount().ok);
+        let said = m.mount("acl");
+        t.yes(&format!("mounts at once, time {n}: {}", said.text), said.ok);
+    }
     m.finish(t);
 }
