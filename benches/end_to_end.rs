@@ -67,6 +67,9 @@ pub(crate) struct Args {
     /// Also writes all samples as JSON to this file; `-`: instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Shows the best round of each target instead of medians: for a machine that others use.
+    #[arg(long)]
+    best: bool,
     /// Also shows the processor time of the daemon for each operation.
     #[arg(long)]
     cpu: bool,

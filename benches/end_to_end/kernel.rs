@@ -34,11 +34,12 @@ pub(crate) fn run(args: &Args, dir: &Path) -> Result<(), String> {
     let script = format!(
         "mkdir /tmp/bench && exec {exe} --alone --dir /tmp/bench --bin-dir {bin} --only '{only}' --rounds {rounds} \
          --scale {scale} --targets gfs2r,floor,gfs2 --device gfs2r=/dev/ubda --device gfs2=/dev/ubdb \
-         --json $OUT/samples.json {cpu}",
+         --json $OUT/samples.json {cpu} {best}",
         exe = guest_path(&exe),
         bin = guest_path(&args.bin_dir()),
         rounds = args.rounds,
         scale = args.scale.unwrap_or(SCALE),
+        best = if args.best { "--best" } else { "" },
         cpu = if args.cpu { "--cpu" } else { "" },
     );
     let job = Job::new(script).module("fuse").memory_mib(2048).limit(Duration::from_secs(args.limit));
