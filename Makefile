@@ -6,13 +6,14 @@ CARGO ?= cargo
 BUILT ?= target/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo test check setup build release bench interop model crash faults posix programs suites stress doc deny manual install uninstall clean
+.PHONY: help demo test check setup build release bench bench-kernel interop model crash faults posix programs suites stress doc deny manual install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
 	@echo "make test      every test"
 	@echo "make check     format and lints"
-	@echo "make bench     the micro-benchmarks (needs a quiet machine)"
+	@echo "make bench     the table of docs/BENCHMARKS.md, and the micro-benchmarks; BENCH=\"--only tree --rounds 5\" chooses"
+	@echo "make bench-kernel  against the kernel's own GFS2, in a User-Mode Linux guest"
 	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount"
 	@echo "make suites    pjdfstest, fsx and stress-ng on a real mount          make stress  our own stress, longer"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
@@ -60,8 +61,16 @@ interop: setup
 posix: release
 	$(CARGO) test --release --test posix -- --nocapture
 
-bench:
-	$(CARGO) bench --workspace --benches
+# What the table's program takes: make bench BENCH=--help
+BENCH ?=
+
+bench: release
+	$(CARGO) bench -p gfs2r --bench glock_fast_path --bench journal --bench file
+	$(CARGO) bench -p gfs2r-lockclient --benches
+	$(CARGO) bench -p gfs2r --bench end_to_end -- $(BENCH)
+
+bench-kernel: release
+	$(CARGO) bench -p gfs2r --bench end_to_end -- --kernel $(BENCH)
 
 programs: release
 	@scripts/programs

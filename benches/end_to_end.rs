@@ -12,7 +12,7 @@
 //! | `fuse2fs` | ext4 in userspace, on an image file |
 //! | `ext4` | the kernel's ext4, on a loop device over an image file, direct I/O |
 //! | `raw` | an image file itself, direct I/O: bulk data only |
-//! | `gfs2` | the kernel's GFS2, or here its mkfs; mounts only where the kernel has it (`make bench-kernel`) |
+//! | `gfs2` | the kernel's GFS2 in a guest (`--kernel`); elsewhere only mkfs.gfs2 |
 //!
 //! The program is three: the one that was called supervises (`end_to_end/supervise.rs`) and tidies up whatever happens; its
 //! child measures; a grandchild is the floor.
@@ -21,6 +21,8 @@
 
 #[path = "end_to_end/floor.rs"]
 mod floor;
+#[path = "end_to_end/kernel.rs"]
+mod kernel;
 #[path = "end_to_end/measure.rs"]
 mod measure;
 #[path = "end_to_end/report.rs"]
@@ -60,11 +62,14 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Number of files, bytes and seconds of the workloads, as a multiple of the usual.
-    #[arg(long, default_value_t = 1.0)]
-    scale: f64,
+    #[arg(long)]
+    scale: Option<f64>,
     /// Also writes all samples as JSON to this file; `-`: instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Shows the best round of each target instead of medians: for a machine that others use.
+    #[arg(long)]
+    best: bool,
     /// Also shows the processor time of the daemon for each operation.
     #[arg(long)]
     cpu: bool,
@@ -83,6 +88,9 @@ pub(crate) struct Args {
     /// Where mount.gfs2r and mkfs.gfs2r are.
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+    /// Against the kernel's GFS2, in a User-Mode Linux guest, with a tenth of the work.
+    #[arg(long)]
+    kernel: bool,
     /// Lists suites and rows.
     #[arg(long)]
     list: bool,
@@ -143,6 +151,10 @@ fn main() -> ExitCode {
 fn measure_all(args: &Args) -> Result<(), String> {
     let supervised = std::env::var_os("GFS2R_BENCH_DIR").filter(|_| args.child).map(PathBuf::from);
     let dir = supervised.or_else(|| args.dir.clone()).ok_or("--alone needs --dir")?;
+    if args.kernel {
+        return kernel::run(args, &dir);
+    }
+    let scale = args.scale.unwrap_or(1.0);
     let suites = workloads::chosen(&args.only);
     if suites.is_empty() {
         return Err("no suite or row has such a name (see --list)".into());
@@ -164,7 +176,7 @@ fn measure_all(args: &Args) -> Result<(), String> {
                 let which = (n + round as usize) % targets.len();
                 let target = &mut targets[which];
                 let start = Instant::now();
-                if let Err(e) = samples.run(suite, target, args.scale, round) {
+                if let Err(e) = samples.run(suite, target, scale, round) {
                     eprintln!("{} on {}: {e}", suite.name, target.kind.name());
                     samples.failed(suite, target.kind);
                 }

@@ -37,6 +37,17 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
+/// The best of some rates.
+fn best(values: &[f64]) -> Option<f64> {
+    values.iter().copied().max_by(f64::total_cmp)
+}
+
+/// How many times as fast gfs2r was in its best round as `other` in its own.
+fn ratio_of_best(row: &Row<'_>, other: Kind) -> Option<f64> {
+    let of = |kind| best(&row.get(&kind)?.iter().map(|s| s.rate).collect::<Vec<_>>());
+    Some(of(Kind::Gfs2r)? / of(other)?)
+}
+
 /// How many times as fast as `other` gfs2r was: the median of the rounds' ratios.
 fn ratio(row: &Row<'_>, other: Kind) -> Option<f64> {
     let (ours, theirs) = (row.get(&Kind::Gfs2r)?, row.get(&other)?);
@@ -80,7 +91,9 @@ fn table(rows: &[(&'static str, String, Unit, Row<'_>)], args: &Args, cpu: bool)
     let others: Vec<Kind> = kinds.iter().copied().filter(|k| *k != Kind::Gfs2r && !cpu).collect();
     let what = if cpu { "" } else { "   gfs2r is ... times as fast as" };
     println!("{:44} {:>4} {:width$}{what}", "", "", "", width = kinds.len() * 10);
-    print!("{:44} {:>4}", format!("{} rounds, medians", args.rounds), "");
+    let scale = args.scale.map_or(String::new(), |scale| format!(", {scale} of the work"));
+    let kept = if args.best { "best" } else { "medians" };
+    print!("{:44} {:>4}", format!("{kept} of {} rounds{scale}", args.rounds), "");
     kinds.iter().for_each(|k| print!(" {:>9}", k.name()));
     print!("  ");
     others.iter().for_each(|k| print!(" {:>7}", k.name()));
@@ -93,13 +106,21 @@ fn table(rows: &[(&'static str, String, Unit, Row<'_>)], args: &Args, cpu: bool)
         }
         print!("  {name:42} {:>4}", unit.name());
         for kind in &kinds {
-            let of = |s: &Vec<&Sample>| median(s.iter().map(|s| if cpu { s.cpu * 1e6 } else { s.rate }).collect());
+            let of = |s: &Vec<&Sample>| {
+                let values: Vec<f64> = s.iter().map(|s| if cpu { s.cpu * 1e6 } else { s.rate }).collect();
+                match (args.best, cpu) {
+                    (false, _) => median(values),
+                    (true, false) => best(&values),
+                    (true, true) => values.into_iter().min_by(f64::total_cmp),
+                }
+            };
             let unit = if cpu { Unit::Ops } else { *unit };
             print!(" {:>9}", row.get(kind).and_then(of).map_or(String::new(), |v| shown(unit, v)));
         }
         print!("  ");
         for kind in &others {
-            print!(" {:>7}", ratio(row, *kind).map_or(String::new(), |r| format!("{r:.2}")));
+            let ratio = if args.best { ratio_of_best(row, *kind) } else { ratio(row, *kind) };
+            print!(" {:>7}", ratio.map_or(String::new(), |r| format!("{r:.2}")));
         }
         println!();
     }
@@ -116,7 +137,7 @@ fn as_json(rows: &[(&'static str, String, Unit, Row<'_>)], samples: &Samples, ar
                     let cpu: Vec<f64> = samples.iter().map(|s| s.cpu).collect();
                     let value = json!({
                         "rates": rates, "median": median(rates.clone()), "daemon_cpu_seconds": median(cpu),
-                        "gfs2r_is_faster_by": ratio(row, *kind),
+                        "gfs2r_is_faster_by": ratio(row, *kind), "best_by": ratio_of_best(row, *kind),
                     });
                     (kind.name().to_owned(), value)
                 })

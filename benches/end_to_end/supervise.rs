@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
             .arg("--child")
             .env("GFS2R_BENCH_DIR", &dir)
             .env("GFS2R_RUN_DIR", &run_dir)
+            .env("TMPDIR", &dir)
             .process_group(0)
             .spawn()
     });

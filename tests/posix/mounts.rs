@@ -17,6 +17,7 @@ pub fn run(t: &T) {
     killed(t);
     killed_after_sync(t);
     in_use(t);
+    again(t);
 }
 
 /// Refusals are one line that names what is wrong.
@@ -234,5 +235,17 @@ fn in_use(t: &T) {
     let said = m.umount();
     t.yes(&format!("umount of a busy mount is refused: {}", said.text), !said.ok && said.text.contains("in use"));
     drop(inside);
+    m.finish(t);
+}
+
+/// When umount.gfs2r returns, the daemon holds the image no more.
+fn again(t: &T) {
+    let m = Mounted::new("128M", "acl");
+    for n in 0..12 {
+        fs::write(m.dir().join("f"), vec![n; 1 << 16]).expect("write");
+        t.yes("unmounts", m.umount().ok);
+        let said = m.mount("acl");
+        t.yes(&format!("mounts at once, time {n}: {}", said.text), said.ok);
+    }
     m.finish(t);
 }

@@ -90,13 +90,14 @@ impl Daemon {
         }
     }
 
-    /// Its processor time in seconds.
+    /// The processor time of its threads in seconds.
     pub(super) fn cpu(&self) -> f64 {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return 0.0 };
-        // The name, in brackets, may contain spaces; after it come the fields from the third on.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: f64 = fields.skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum();
-        ticks / rustix::param::clock_ticks_per_second() as f64
+        let of_thread = |task: std::fs::DirEntry| -> Option<f64> {
+            let schedstat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            schedstat.split(' ').next()?.parse().ok()
+        };
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        tasks.filter_map(of_thread).sum::<f64>() / 1e9
     }
 }
 
