@@ -2,8 +2,10 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= block journal dir ops image
 
-.PHONY: help demo test check setup build release bench interop model crash posix programs doc deny install uninstall clean
+.PHONY: help demo test check setup build release bench interop model crash posix fuzz programs doc deny install uninstall clean
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
@@ -14,6 +16,7 @@ help:
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
 	@echo "make posix     only the POSIX run through a real mount"
+	@echo "make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (needs cargo-fuzz and a nightly compiler)"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
 # Debian packages that tests and demo use; does nothing where they are there.
@@ -51,6 +54,15 @@ interop: setup
 
 posix: release
 	$(CARGO) test --release --test posix -- --nocapture
+
+# Without a sanitizer: there is no unsafe code to watch, and it would cost most of the speed. What is found lies in
+# fuzz/artifacts; `FUZZ_INPUT=target:file cargo test --release --test fuzz one_input -- --ignored` repeats it.
+fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 && rustup toolchain list 2>/dev/null | grep -q nightly || \
+	    { echo "make fuzz needs: cargo install cargo-fuzz; rustup toolchain install nightly"; \
+	      echo "(the same targets with a fixed budget: cargo test --release --test fuzz)"; exit 1; }
+	for t in $(FUZZ_TARGETS); do mkdir -p fuzz/found/$$t && $(CARGO) +nightly fuzz run -s none $$t fuzz/found/$$t fuzz/corpus/$$t -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=3000 -malloc_limit_mb=1000 -max_len=4096 || exit 1; done
 
 bench:
 	$(CARGO) bench --workspace --benches
