@@ -12,8 +12,8 @@ use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::directory::{DIRENT_SIZE, LEAF_SIZE, dirent_len};
 use gfs2r::format::log::{LD_ITEMS, LD_JDATA, LD_METADATA, LD_REVOKE};
 use gfs2r::format::{
-    Dinode, Dirent, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, RindexEntry, Superblock, be, checksum,
-    get_u64, put_u64,
+    Dinode, Dirent, Leaf, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, RindexEntry, Superblock, be,
+    checksum, get_u64, put_u64,
 };
 use gfs2r::fs::{NewInode, RenameHow};
 use gfs2r::ids::{BlockAddr, BlockSize};
@@ -414,6 +414,9 @@ pub fn ops(input: &[u8]) {
             break;
         }
         let op = ops::random(&mut rng, u64::from(size));
+        if std::env::var_os("FUZZ_LOOK").is_some() {
+            println!("{n}: {op:?}");
+        }
         world.apply(&op);
         if n % 64 == 63 {
             world.remount();

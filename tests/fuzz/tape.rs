@@ -35,7 +35,13 @@ impl<'a> Tape<'a> {
     }
     /// A number below `n`, which is not 0.
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        let width = if n <= 256 { 1 } else if n <= 65536 { 2 } else { 4 };
+        let width = if n <= 256 {
+            1
+        } else if n <= 65536 {
+            2
+        } else {
+            4
+        };
         (self.number(width) % n as u64) as usize
     }
     /// One of these.
