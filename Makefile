@@ -6,7 +6,10 @@ CARGO ?= cargo
 BUILT ?= target/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo test check setup build release bench bench-kernel interop model crash faults posix programs suites stress doc deny manual install uninstall clean
+.PHONY: help demo test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= block journal dir ops image
+
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
@@ -20,6 +23,7 @@ help:
 	@echo "make crash     only the crash matrix          make model   only the model test"
 	@echo "make faults    every I/O error and full disk at every step, not only a sample"
 	@echo "make posix     only the POSIX run through a real mount"
+	@echo "make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (needs cargo-fuzz and a nightly compiler)"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
 # Debian packages that tests and demo use; does nothing where they are there.
@@ -71,6 +75,13 @@ bench: release
 
 bench-kernel: release
 	$(CARGO) bench -p gfs2r --bench end_to_end -- --kernel $(BENCH)
+
+fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 && rustup toolchain list 2>/dev/null | grep -q nightly || \
+	    { echo "make fuzz needs: cargo install cargo-fuzz; rustup toolchain install nightly"; \
+	      echo "(the same targets with a fixed budget: cargo test --release --test fuzz)"; exit 1; }
+	for t in $(FUZZ_TARGETS); do mkdir -p fuzz/found/$$t && $(CARGO) +nightly fuzz run -s none $$t fuzz/found/$$t fuzz/corpus/$$t -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=3000 -malloc_limit_mb=1000 -max_len=4096 || exit 1; done
 
 programs: release
 	@scripts/programs
