@@ -65,7 +65,10 @@ impl Kernel {
     pub(super) fn set_tight(&self, tight: bool) {
         if self.is_tight() != tight && self.tight.swap(tight, Ordering::AcqRel) != tight && tight {
             let nodes: Vec<u64> = self.writers.iter().map(|w| *w.key()).collect();
-            nodes.into_iter().for_each(|node| self.attributes_changed(node));
+            for node in nodes {
+                self.collected(node, |_| Collected::default());
+                self.attributes_changed(node);
+            }
         }
     }
 

@@ -23,7 +23,9 @@ const TIGHT_BYTES: u64 = 128 << 20;
 /// What is known of a file's writes while space is tight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Collected {
-    /// Bytes of free space that went to it since the kernel last asked.
+    /// The kernel has asked before a write.
+    asked: bool,
+    /// Bytes of free space that went to it since then.
     took: u64,
     /// Something that the kernel had collected found no room.
     lost: bool,
@@ -53,7 +55,7 @@ impl Kernel {
             }
             let full = matches!(&result, Err(Error::NoSpace | Error::QuotaExceeded));
             let took = before.saturating_sub(service.free_bytes());
-            self.collected(node, |c| Collected { took: c.took.saturating_add(took), lost: c.lost || full });
+            self.collected(node, |c| Collected { took: c.took.saturating_add(took), lost: c.lost || full, ..c });
         }
         result
     }
@@ -65,9 +67,10 @@ impl Kernel {
         let mut was = Collected::default();
         self.collected(node, |c| {
             was = c;
-            Collected::default()
+            Collected { asked: true, ..Collected::default() }
         });
-        if was.lost || service.free_bytes() < was.took {
+        // Before it asked for the first time any number of writes may have been collected.
+        if was.lost || was.asked && service.free_bytes() < was.took {
             return Err(Error::NoSpace);
         }
         service.getattr(node)
