@@ -43,6 +43,10 @@ use freeze::Gate;
 use node::Nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long nothing must have been deleted until a full disk is called full.
+const DELETION_PATIENCE_MS: u32 = 30;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,7 +180,29 @@ impl Fs {
 
     /// Deletes an inode that [`Fs::let_go`] returned. Until then it is an orphan, which the next read-write mount deletes.
     pub fn delete_forgotten(&self, inum: Inum) -> Result<()> {
-        self.watch(self.delete_unused(inum))
+        let result = self.watch(self.delete_unused(inum));
+        if !matches!(result, Err(Error::MustWait)) {
+            self.nodes.deleted();
+        }
+        result
+    }
+
+    /// Waits until what was deleted has given its space back, or until it seems that somebody still has it open: unlinking
+    /// answers before that is done. True when something was deleted meanwhile. `MustWait` like all that waits.
+    pub fn await_deletions(&self) -> Result<bool> {
+        let at_first = self.nodes.doomed();
+        if at_first == 0 {
+            return Ok(false);
+        }
+        sync::about_to_wait()?;
+        let (mut left, mut quiet) = (at_first, 0);
+        while left > 0 && quiet < DELETION_PATIENCE_MS {
+            std::thread::sleep(Duration::from_millis(1));
+            let now = self.nodes.doomed();
+            quiet = if now < left { 0 } else { quiet + 1 };
+            left = now;
+        }
+        Ok(left < at_first)
     }
 
     /// True when deleting this inode is a matter of one small transaction and of nothing that has to be read first.
@@ -192,7 +218,9 @@ impl Fs {
     /// to the next mount.
     pub fn forget_all(&self) -> Result<()> {
         for inum in self.nodes.drain_doomed() {
-            self.vol.journal.or_later("deleting an inode without a name", self.delete_unused(inum))?;
+            let result = self.delete_unused(inum);
+            self.nodes.deleted();
+            self.vol.journal.or_later("deleting an inode without a name", result)?;
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use crate::ids::{BlockAddr, FormalIno, Inum};
 use crate::sync::DashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is kept of a node.
-/// There may be millions, so it is small: the address is the key.
+/// What is kept of a node. There may be millions, so it is small: the address is the key.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     formal: FormalIno,
@@ -30,11 +30,13 @@ impl Node {
 pub(super) struct Nodes {
     root: Inum,
     map: DashMap<BlockAddr, Node>,
+    /// Inodes without a name that are still to be deleted.
+    doomed: AtomicUsize,
 }
 
 impl Nodes {
     pub(super) fn new(root: Inum) -> Self {
-        Self { root, map: DashMap::new() }
+        Self { root, map: DashMap::new(), doomed: AtomicUsize::new(0) }
     }
 
     /// The identity of a node; `Stale` when the kernel was never told of it.
@@ -58,7 +60,10 @@ impl Nodes {
     pub(super) fn doom(&self, inum: Inum) -> bool {
         match self.map.get_mut(&inum.addr) {
             Some(mut node) => {
-                node.lookups_doomed |= 1;
+                if !node.doomed() {
+                    node.lookups_doomed |= 1;
+                    self.doomed.fetch_add(1, Ordering::AcqRel);
+                }
                 false
             }
             None => true,
@@ -75,6 +80,16 @@ impl Nodes {
         drop(node);
         let (_, gone) = self.map.remove_if(&addr, |_, n| n.lookups() == 0)?;
         gone.doomed().then_some(gone.inum(addr))
+    }
+
+    /// An inode that [`Nodes::forget`] or [`Nodes::drain_doomed`] returned was deleted, or will not be.
+    pub(super) fn deleted(&self) {
+        self.doomed.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Inodes without a name that are still to be deleted, because they are open or because it has not been done yet.
+    pub(super) fn doomed(&self) -> usize {
+        self.doomed.load(Ordering::Acquire)
     }
 
     /// True when the kernel refers to the inode at this address.
@@ -107,7 +122,11 @@ mod tests {
         nodes.remember(inum(7));
         assert!(!nodes.doom(inum(7)) && nodes.doom(inum(8)));
         assert_eq!(nodes.forget(inum(7).addr, 1), None);
+        assert!(!nodes.doom(inum(7)));
+        assert_eq!(nodes.doomed(), 1);
         assert_eq!(nodes.forget(inum(7).addr, 1), Some(inum(7)));
+        nodes.deleted();
+        assert_eq!(nodes.doomed(), 0);
         assert!(!nodes.known(inum(7).addr) && nodes.known(inum(1).addr));
         assert!(matches!(nodes.inum(inum(7).addr), Err(Error::Stale)));
     }

@@ -98,7 +98,7 @@ impl Service {
         let addr = self.addr(node)?;
         let kills = set.size.is_some() || set.uid.is_some() || set.gid.is_some();
         let outsider = kills && !asker.is_privileged() && self.is_outsider(asker, addr)?;
-        let attr = self.fs.setattr(&asker.who, addr, set)?;
+        let attr = self.roomy(|| self.fs.setattr(&asker.who, addr, set))?;
         if outsider { Ok(self.without_setgid(asker, addr)?.unwrap_or(attr)) } else { Ok(attr) }
     }
 
@@ -118,6 +118,14 @@ impl Service {
         self.fs.setattr(&asker.who, addr, &set).map(Some)
     }
 
+    /// Runs an operation that may take space. When there is none, and inodes are being deleted, it runs again after that.
+    fn roomy<T>(&self, op: impl Fn() -> Result<T>) -> Result<T> {
+        match op() {
+            Err(Error::NoSpace) if self.fs.await_deletions()? => op(),
+            result => result,
+        }
+    }
+
     /// Free space in bytes.
     pub fn free_bytes(&self) -> u64 {
         let space = self.fs.space();
@@ -134,7 +142,7 @@ impl Service {
 
     /// MKNOD, MKDIR, SYMLINK, CREATE.
     pub fn make(&self, caller: &Caller, parent: u64, name: &[u8], what: &NewInode<'_>) -> Result<Attr> {
-        self.fs.make(caller, self.addr(parent)?, name, what)
+        self.roomy(|| self.fs.make(caller, self.addr(parent)?, name, what))
     }
 
     /// UNLINK.
@@ -155,12 +163,12 @@ impl Service {
             2 => RenameHow::Exchange,
             _ => return Err(Error::Invalid),
         };
-        self.fs.rename(caller, (self.addr(from.0)?, from.1), (self.addr(to.0)?, to.1), how)
+        self.roomy(|| self.fs.rename(caller, (self.addr(from.0)?, from.1), (self.addr(to.0)?, to.1), how))
     }
 
     /// LINK.
     pub fn link(&self, caller: &Caller, node: u64, parent: u64, name: &[u8]) -> Result<Attr> {
-        self.fs.link(caller, self.addr(node)?, self.addr(parent)?, name)
+        self.roomy(|| self.fs.link(caller, self.addr(node)?, self.addr(parent)?, name))
     }
 
     /// OPEN; `quietly`: O_NOATIME.
@@ -195,10 +203,12 @@ impl Service {
         let addr = self.addr(node)?;
         let (who, alone) = (&asker.who, self.policy.writeback_cache);
         let n = match how {
-            WriteHow { cached: true, .. } if alone => self.fs.write_back(who, addr, offset, bytes)?,
+            WriteHow { cached: true, .. } if alone => self.roomy(|| self.fs.write_back(who, addr, offset, bytes))?,
             // The kernel does not know the end.
-            WriteHow { append: true, cached: false, kill } if !alone => self.fs.append(who, addr, bytes, kill)?,
-            WriteHow { kill, .. } => self.fs.write(who, addr, offset, bytes, kill)?,
+            WriteHow { append: true, cached: false, kill } if !alone => {
+                self.roomy(|| self.fs.append(who, addr, bytes, kill))?
+            }
+            WriteHow { kill, .. } => self.roomy(|| self.fs.write(who, addr, offset, bytes, kill))?,
         };
         if how.kill && self.is_outsider(asker, addr)? {
             self.without_setgid(asker, addr)?;
@@ -230,7 +240,7 @@ impl Service {
             // Both: whichever is not fulfilled.
             _ => return self.fs.getxattr(addr, name).and(Err(Error::Exists)),
         };
-        self.fs.setxattr(&asker.who, addr, name, value, how)?;
+        self.roomy(|| self.fs.setxattr(&asker.who, addr, name, value, how))?;
         // Like chmod: setgid goes when an owner outside the group changes the rights, also of a directory.
         if name == b"system.posix_acl_access" && !asker.is_privileged() && !asker.has_group(self.fs.getattr(addr)?.gid)
         {
@@ -262,7 +272,7 @@ impl Service {
     /// FALLOCATE.
     pub fn fallocate(&self, asker: &Asker, node: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
         let addr = self.addr(node)?;
-        self.fs.fallocate(&asker.who, addr, offset, len, mode)?;
+        self.roomy(|| self.fs.fallocate(&asker.who, addr, offset, len, mode))?;
         if !asker.is_privileged() && self.is_outsider(asker, addr)? {
             self.without_setgid(asker, addr)?;
         }

@@ -70,7 +70,8 @@ impl Kernel {
             Collected { asked: true, ..Collected::default() }
         });
         // Before it asked for the first time any number of writes may have been collected.
-        if was.lost || was.asked && service.free_bytes() < was.took {
+        let fits = || service.free_bytes() >= was.took;
+        if was.lost || was.asked && !fits() && !(service.fs.await_deletions()? && fits()) {
             return Err(Error::NoSpace);
         }
         service.getattr(node)
