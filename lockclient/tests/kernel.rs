@@ -98,7 +98,7 @@ impl Runner {
         let result = check(lab).and_then(|()| lab.quiet());
         let (stage, time) = (lab.stage, begun.elapsed().as_secs_f64());
         self.done += 1;
-        match result {
+        match &result {
             Ok(()) => println!("ok      {stage}: {name} ({time:.1} s)"),
             Err(error) => {
                 println!("FAILED  {stage}: {name} ({time:.1} s)\n        {error}");
@@ -106,7 +106,7 @@ impl Runner {
                 self.failed.push(format!("{stage}: {name}"));
             }
         }
-        self.failed.is_empty()
+        result.is_ok()
     }
 }
 

@@ -138,7 +138,7 @@ pub(crate) fn calls_while_stopped(lab: &mut Lab) -> Result<(), String> {
             lab.begin_convert(lock, Mode::Ex, LockFlags::CONVDEADLK, &[])?;
         }
         for lock in &asked {
-            lab.waits(lock)?;
+            lab.has_not_ended(lock)?;
         }
         lab.start_all()?;
         for (lock, (_, anchor, converted, _)) in asked.iter().zip(&calls) {

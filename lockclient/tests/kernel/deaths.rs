@@ -27,6 +27,8 @@ fn valued(lab: &mut Lab, place: (u32, u32), victim: u32, survivor: u32) -> Resul
     let (first, second) = if place.1 == victim { (victim, survivor) } else { (survivor, victim) };
     let one = lab.lock(first, &name, Ex, VALBLK)?;
     lab.converts(&one, Nl, VALBLK, &[0x61; 32], 0)?;
+    // A conversion downwards has no answer; this one comes after it.
+    lab.settled(first, &name)?;
     let two = lab.lock(second, &name, Nl, VALBLK)?;
     Ok(if first == victim { (name, one, two) } else { (name, two, one) })
 }

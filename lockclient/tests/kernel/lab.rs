@@ -19,9 +19,8 @@ use tokio::runtime::Runtime;
 pub(crate) const SPACE: &str = "shared";
 /// What does not happen within this time does not happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
-/// Long enough for something wrong to show; nothing right is waited for this way.
-const MOMENT: Duration = Duration::from_millis(8);
 pub(crate) const EAGAIN: i32 = -11;
+pub(crate) const EBUSY: i32 = -16;
 pub(crate) const EDEADLK: i32 = -35;
 pub(crate) const ECANCEL: i32 = -65537;
 pub(crate) const EUNLOCK: i32 = -65538;
@@ -40,6 +39,7 @@ pub(crate) struct Done {
 pub(crate) struct Lock {
     pub(crate) node: u32,
     pub(crate) tag: u64,
+    name: Vec<u8>,
     /// The kernel's answer to the call, which has the id.
     answer: RefCell<Option<Receiver<Reply>>>,
     id: Cell<u32>,
@@ -243,7 +243,9 @@ impl Lab {
     }
 
     fn forget(&mut self, node: u32) {
-        self.known.values_mut().for_each(|known| drop(known.remove(&node)));
+        for known in self.known.values_mut() {
+            known.remove(&node);
+        }
     }
 
     /// A node crashes; nobody is told.
@@ -292,14 +294,15 @@ impl Lab {
     /// Begins to ask for a lock.
     pub(crate) fn request(&mut self, node: u32, name: &[u8], mode: Mode, flags: LockFlags) -> Result<Lock, String> {
         self.tags += 1;
-        let lock = Lock { node, tag: self.tags, answer: RefCell::new(None), id: Cell::new(0) };
+        let (tag, name) = (self.tags, name.to_vec());
+        let lock = Lock { node, tag, name, answer: RefCell::new(None), id: Cell::new(0) };
         if node == self.k {
             let target = (lock.tag, 0);
-            let answer = self.kernel()?.lock(SPACE, target, mode as u8, flags.bits(), name, &[])?;
+            let answer = self.kernel()?.lock(SPACE, target, mode as u8, flags.bits(), &lock.name, &[])?;
             lock.answer.replace(Some(answer));
         } else {
             let ours = self.ours.get(&node).ok_or_else(|| absent(node))?;
-            ours.lock(lock.tag, mode, flags, name).map_err(|error| format!("request refused: {error}"))?;
+            ours.lock(lock.tag, mode, flags, &lock.name).map_err(|error| format!("request refused: {error}"))?;
         }
         Ok(lock)
     }
@@ -389,9 +392,20 @@ impl Lab {
         self.events(lock.node)?.wait(&format!("notice of {mode:?} for {lock:?}"), LIMIT, ours).map(drop)
     }
 
+    /// All that this node has said about a resource has reached the master, and what the master said before has come
+    /// back: an NL lock that passes all queues goes there and is given up again.
+    pub(crate) fn settled(&mut self, node: u32, name: &[u8]) -> Result<(), String> {
+        self.attempt(node, name, Mode::Nl, LockFlags::EXPEDITE, 0)
+    }
+
+    /// The lock waits at the master.
+    pub(crate) fn waits(&mut self, lock: &Lock) -> Result<(), String> {
+        self.settled(lock.node, &lock.name)?;
+        self.has_not_ended(lock)
+    }
+
     /// Nothing has ended for this lock.
-    pub(crate) fn waits(&self, lock: &Lock) -> Result<(), String> {
-        std::thread::sleep(MOMENT);
+    pub(crate) fn has_not_ended(&self, lock: &Lock) -> Result<(), String> {
         let ours = |event: &Event| matches!(event, Event::Completed { tag, .. } if *tag == lock.tag);
         match self.events(lock.node)?.take(ours) {
             None => Ok(()),
@@ -400,8 +414,8 @@ impl Lab {
     }
 
     /// The lock has not been told anything.
-    pub(crate) fn not_told(&self, lock: &Lock) -> Result<(), String> {
-        std::thread::sleep(MOMENT);
+    pub(crate) fn not_told(&mut self, lock: &Lock) -> Result<(), String> {
+        self.settled(lock.node, &lock.name)?;
         match self.events(lock.node)?.take(|event| matches!(event, Event::Blocking { tag, .. } if *tag == lock.tag)) {
             None => Ok(()),
             Some(event) => Err(format!("{lock:?} should not be told: {event:?}")),

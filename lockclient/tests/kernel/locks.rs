@@ -77,6 +77,8 @@ fn conversion(lab: &mut Lab, place: (u32, u32), who: (u32, u32), modes: (Mode, M
     let (name, anchor) = lab.resource(place.0, place.1)?;
     let reader = lab.lock(who.0, &name, Mode::Ex, valued)?;
     lab.converts(&reader, Mode::Nl, valued, &[0x11; 32], 0)?;
+    // A conversion downwards has no answer; this one comes after it.
+    lab.settled(who.0, &name)?;
     let subject = lab.request(who.1, &name, modes.0, valued)?;
     let first = lab.ends(&subject, 0)?;
     if first.lvb.as_deref() != Some(&[0x11; 32]) {
@@ -90,8 +92,7 @@ fn conversion(lab: &mut Lab, place: (u32, u32), who: (u32, u32), modes: (Mode, M
     if done.flags != 0 {
         return Err(format!("flags: {done:?}"));
     }
-    // A conversion downwards has no answer; this one comes after it.
-    lab.attempt(who.1, &name, Mode::Nl, NONE, 0)?;
+    lab.settled(who.1, &name)?;
     let seen = lab.converts(&reader, Mode::Nl, valued, &[], 0)?;
     let expected = if what == Value::Written { [0x22; 32] } else { [0x11; 32] };
     if seen.lvb.as_deref() != Some(&expected) {

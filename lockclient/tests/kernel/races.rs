@@ -1,6 +1,6 @@
 //! Messages that cross on the wire, by chance and by the hundred.
 
-use crate::lab::{EAGAIN, ECANCEL, EDEADLK, EUNLOCK, LIMIT, Lab, Lock, NONE};
+use crate::lab::{EAGAIN, EBUSY, ECANCEL, EDEADLK, EUNLOCK, LIMIT, Lab, Lock, NONE};
 use crate::locks::ways;
 use gfs2r_uml::dlm::Event;
 use lockclient::flags::LockFlags;
@@ -176,6 +176,8 @@ struct Held {
     wanted: Option<Mode>,
     /// It has been granted once.
     exists: bool,
+    /// The operation under way has been cancelled; until both have ended the lock may be busy.
+    cancelled: bool,
     leaving: bool,
 }
 
@@ -198,7 +200,7 @@ fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
                 let mode = Mode::ALL[rng.below(6) as usize];
                 let flags = [NONE, NONE, LockFlags::NOQUEUE][rng.below(3) as usize];
                 let lock = lab.request(node, &names[resource], mode, flags)?;
-                locks.push(Held { lock, resource, mode: None, wanted: Some(mode), exists: false, leaving: false });
+                locks.push(Held { lock, resource, mode: None, wanted: Some(mode), exists: false, cancelled: false, leaving: false });
             }
             _ if locks.is_empty() => {}
             what => {
@@ -212,9 +214,7 @@ fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
     while !locks.is_empty() {
         settle(lab, &mut locks)?;
         for held in locks.iter_mut().filter(|held| held.wanted.is_none() && !held.leaving) {
-            held.mode = None;
-            lab.unlock_with(&held.lock, NONE, &[])?;
-            held.leaving = true;
+            give_up(lab, held)?;
         }
         if Instant::now() > deadline {
             let left: Vec<_> = locks.iter().map(|held| (&held.lock, held.resource, held.mode, held.wanted)).collect();
@@ -228,29 +228,43 @@ fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
 fn act(lab: &mut Lab, held: &mut Held, what: u64, rng: &mut Rng) -> Result<(), String> {
     match what {
         4..=6 if held.wanted.is_none() && !held.leaving => {
-            let mode = Mode::ALL[rng.below(6) as usize];
+            let (mode, flags) = (Mode::ALL[rng.below(6) as usize], [NONE, LockFlags::NOQUEUE][rng.below(2) as usize]);
+            let before = held.mode;
             // What is given up is given up when the call is made, not when it ends.
             if held.mode.is_some_and(|held| mode < held && !(mode == Mode::Cw && held == Mode::Pr)) {
                 held.mode = Some(mode);
             }
-            lab.convert(&held.lock, mode, [NONE, LockFlags::NOQUEUE][rng.below(2) as usize], &[])?;
-            held.wanted = Some(mode);
+            match lab.try_convert(&held.lock, mode, flags, &[])? {
+                Ok(()) => (held.wanted, held.cancelled) = (Some(mode), false),
+                Err(EBUSY) if held.cancelled => held.mode = before,
+                Err(error) => return Err(format!("conversion of {:?} refused: {error}", held.lock)),
+            }
         }
-        7 if held.wanted.is_some() && !held.leaving => {
+        // A kernel refuses a second cancel.
+        7 if held.wanted.is_some() && !held.leaving && !held.cancelled => {
             // It may have ended meanwhile.
-            let _cancelled = lab.try_unlock(&held.lock, LockFlags::CANCEL, &[])?;
+            let _late = lab.try_unlock(&held.lock, LockFlags::CANCEL, &[])?;
+            held.cancelled = true;
         }
-        8 if !held.leaving => {
+        8 if !held.leaving && !held.cancelled => {
             if lab.try_unlock(&held.lock, LockFlags::FORCEUNLOCK, &[])?.is_ok() {
                 (held.mode, held.leaving) = (None, true);
             }
         }
         _ if held.wanted.is_none() && !held.leaving => {
-            held.mode = None;
-            lab.unlock_with(&held.lock, NONE, &[])?;
-            held.leaving = true;
+            give_up(lab, held)?;
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// An unlock; later, if the lock is still busy with a cancel.
+fn give_up(lab: &mut Lab, held: &mut Held) -> Result<(), String> {
+    match lab.try_unlock(&held.lock, NONE, &[])? {
+        Ok(()) => (held.mode, held.leaving) = (None, true),
+        Err(EBUSY) if held.cancelled => {}
+        Err(error) => return Err(format!("unlock of {:?} refused: {error}", held.lock)),
     }
     Ok(())
 }
