@@ -176,6 +176,9 @@ struct Held {
     wanted: Option<Mode>,
     /// It has been granted once.
     exists: bool,
+    /// It is a new lock that may end by itself. A kernel gives its number to the next one at once, so that a cancel
+    /// that comes late would hit that one.
+    fleeting: bool,
     /// The operation under way has been cancelled; until both have ended the lock may be busy.
     cancelled: bool,
     leaving: bool,
@@ -200,7 +203,16 @@ fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
                 let mode = Mode::ALL[rng.below(6) as usize];
                 let flags = [NONE, NONE, LockFlags::NOQUEUE][rng.below(3) as usize];
                 let lock = lab.request(node, &names[resource], mode, flags)?;
-                locks.push(Held { lock, resource, mode: None, wanted: Some(mode), exists: false, cancelled: false, leaving: false });
+                locks.push(Held {
+                    lock,
+                    resource,
+                    mode: None,
+                    wanted: Some(mode),
+                    exists: false,
+                    fleeting: !flags.is_empty(),
+                    cancelled: false,
+                    leaving: false,
+                });
             }
             _ if locks.is_empty() => {}
             what => {
@@ -241,6 +253,7 @@ fn act(lab: &mut Lab, held: &mut Held, what: u64, rng: &mut Rng) -> Result<(), S
             }
         }
         // A kernel refuses a second cancel.
+        7 | 8 if held.fleeting => {}
         7 if held.wanted.is_some() && !held.leaving && !held.cancelled => {
             // It may have ended meanwhile.
             let _late = lab.try_unlock(&held.lock, LockFlags::CANCEL, &[])?;
@@ -280,7 +293,7 @@ fn settle(lab: &mut Lab, locks: &mut Vec<Held>) -> Result<(), String> {
             // Without a wish: the end of a cancel that came too late.
             0 => {
                 let wanted = held.wanted.take();
-                held.exists = true;
+                (held.exists, held.fleeting) = (true, false);
                 if !held.leaving {
                     held.mode = wanted.or(held.mode);
                 }
