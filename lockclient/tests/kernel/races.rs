@@ -173,6 +173,8 @@ struct Held {
     lock: Lock,
     resource: usize,
     mode: Option<Mode>,
+    /// What it has again when the conversion under way fails.
+    before: Option<Mode>,
     wanted: Option<Mode>,
     /// It has been granted once.
     exists: bool,
@@ -191,12 +193,21 @@ pub(crate) fn random(lab: &mut Lab) -> Result<(), String> {
 }
 
 fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
-    const STEPS: u32 = 3000;
+    const OPERATIONS: u32 = 4000;
     let mut rng = Rng(seed);
     let names: Vec<Vec<u8>> = (0..4).map(|n| lab.name([lab.k, lab.p()][n % 2])).collect();
     let mut locks: Vec<Held> = Vec::new();
-    for _ in 0..STEPS {
-        settle(lab, &mut locks)?;
+    let mut ended = 0;
+    let deadline = Instant::now() + 4 * LIMIT;
+    while ended < OPERATIONS {
+        let news = settle(lab, &mut locks)?;
+        ended += news;
+        if news == 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        if Instant::now() > deadline {
+            return Err(format!("only {ended} operations ended"));
+        }
         match rng.below(10) {
             0..=3 if locks.len() < 24 => {
                 let (resource, node) = (rng.below(4) as usize, [lab.k, lab.p()][rng.below(2) as usize]);
@@ -207,6 +218,7 @@ fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
                     lock,
                     resource,
                     mode: None,
+                    before: None,
                     wanted: Some(mode),
                     exists: false,
                     fleeting: !flags.is_empty(),
@@ -236,16 +248,22 @@ fn random_from(lab: &mut Lab, seed: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// What a lock keeps for certain while it is being converted: what is given up is given up when the call is made, not
+/// when the test hears that it has ended.
+fn kept(now: Mode, wanted: Mode) -> Mode {
+    match (now, wanted) {
+        (Mode::Pr, Mode::Cw) | (Mode::Cw, Mode::Pr) => Mode::Cr,
+        _ => now.min(wanted),
+    }
+}
+
 /// Does something with a lock; what may be refused may be refused.
 fn act(lab: &mut Lab, held: &mut Held, what: u64, rng: &mut Rng) -> Result<(), String> {
     match what {
         4..=6 if held.wanted.is_none() && !held.leaving => {
             let (mode, flags) = (Mode::ALL[rng.below(6) as usize], [NONE, LockFlags::NOQUEUE][rng.below(2) as usize]);
-            let before = held.mode;
-            // What is given up is given up when the call is made, not when it ends.
-            if held.mode.is_some_and(|held| mode < held && !(mode == Mode::Cw && held == Mode::Pr)) {
-                held.mode = Some(mode);
-            }
+            let (before, after) = (held.mode, held.mode.map(|now| kept(now, mode)));
+            (held.before, held.mode) = (before, after);
             match lab.try_convert(&held.lock, mode, flags, &[])? {
                 Ok(()) => (held.wanted, held.cancelled) = (Some(mode), false),
                 Err(EBUSY) if held.cancelled => held.mode = before,
@@ -283,11 +301,13 @@ fn give_up(lab: &mut Lab, held: &mut Held) -> Result<(), String> {
 }
 
 /// Takes in what has ended, and checks that what is held together may be.
-fn settle(lab: &mut Lab, locks: &mut Vec<Held>) -> Result<(), String> {
+fn settle(lab: &mut Lab, locks: &mut Vec<Held>) -> Result<u32, String> {
+    let mut news = 0;
     for at in (0..locks.len()).rev() {
         let tag = locks[at].lock.tag;
         let done = |event: &Event| matches!(event, Event::Completed { tag: t, .. } if *t == tag);
         let Some(Event::Completed { status, .. }) = lab.events(locks[at].lock.node)?.take(done) else { continue };
+        news += 1;
         let held = &mut locks[at];
         match status {
             // Without a wish: the end of a cancel that came too late.
@@ -299,7 +319,12 @@ fn settle(lab: &mut Lab, locks: &mut Vec<Held>) -> Result<(), String> {
                 }
             }
             // A new lock is gone, another one keeps its mode.
-            EAGAIN | ECANCEL | EDEADLK if held.exists => held.wanted = None,
+            EAGAIN | ECANCEL | EDEADLK if held.exists => {
+                held.wanted = None;
+                if !held.leaving {
+                    held.mode = held.before;
+                }
+            }
             EAGAIN | ECANCEL => {
                 gone(lab, locks.remove(at))?;
                 continue;
@@ -317,7 +342,7 @@ fn settle(lab: &mut Lab, locks: &mut Vec<Held>) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(news)
 }
 
 fn gone(lab: &mut Lab, held: Held) -> Result<(), String> {
