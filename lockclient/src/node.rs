@@ -71,7 +71,6 @@ enum Command {
     Stopped(u32),
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<()>),
-    #[cfg(test)]
     BreakConnections,
 }
 
@@ -145,6 +144,12 @@ impl Node {
             // An error means that the node has ended, and the lockspace with it.
             let _ended = answer.await;
         }
+    }
+
+    /// Breaks all connections, as the network might do; for tests. They are made anew, and nothing is lost.
+    pub fn break_connections(&self) {
+        // An error means that the node has ended, and its connections with it.
+        let _ended = self.commands.send(Command::BreakConnections);
     }
 
     /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
@@ -279,7 +284,6 @@ impl Driver {
             Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
             Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
             Command::Shutdown(_) => {}
-            #[cfg(test)]
             Command::BreakConnections => self.peers.keys().for_each(|node| self.transport.break_connection(*node)),
         }
     }

@@ -37,7 +37,6 @@ enum Command {
     Send(Vec<u8>),
     Disconnect,
     /// As if the network had broken it.
-    #[cfg(test)]
     Break,
 }
 
@@ -105,7 +104,6 @@ impl Transport {
     }
 
     /// Breaks our connection to a node.
-    #[cfg(test)]
     pub(crate) fn break_connection(&self, node: NodeId) {
         self.command(node, Command::Break);
     }
@@ -197,7 +195,6 @@ impl Peer {
                     None | Some(Command::Disconnect) => break true,
                     Some(Command::Begin(which)) => begun = which == connection,
                     Some(Command::Connect) => {}
-                    #[cfg(test)]
                     Some(Command::Break) => break false,
                     // What was meant for an earlier connection is sent again by whoever numbers it.
                     Some(Command::Send(_)) if !begun => {}

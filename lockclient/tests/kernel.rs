@@ -125,6 +125,7 @@ const TOGETHER: &[(&str, Check)] = &[
     ("values written at unlock, invalidated, written anew", values::validity),
     ("both look up the same new resources at once", races::lookups),
     ("a counter handed around under EX", races::counter),
+    ("the same while connections break", races::breaking_connections),
     ("idle resources are forgotten and found again", races::idle),
     ("random requests, conversions, cancels, unlocks", races::random),
     ("calls made while the lockspace is stopped", changes::calls_while_stopped),

@@ -154,7 +154,7 @@ async fn connections_that_break_lose_nothing() {
         assert!(Instant::now() < deadline, "locks hang after {breaks} breaks");
         tokio::time::sleep(Duration::from_millis(3)).await;
         breaks += 1;
-        nodes[breaks % 2].commands.send(Command::BreakConnections).expect("node");
+        nodes[breaks % 2].break_connections();
     }
     for task in tasks {
         task.await.expect("worker");

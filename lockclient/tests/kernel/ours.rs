@@ -219,6 +219,10 @@ impl Ours {
         Ok(())
     }
 
+    pub(crate) fn break_connections(&self) {
+        self.node.break_connections();
+    }
+
     pub(crate) fn node_gone(&self, node: u32) {
         self.act(MembershipAction::NodeGone(NodeId(node)));
     }

@@ -96,7 +96,15 @@ fn crossing(lab: &mut Lab, place: (u32, u32), has: (u32, Mode), asker: u32, forc
 }
 
 pub(crate) fn counter(lab: &mut Lab) -> Result<(), String> {
-    const ROUNDS: u64 = 200;
+    count(lab, 200, None)
+}
+
+pub(crate) fn breaking_connections(lab: &mut Lab) -> Result<(), String> {
+    count(lab, 60, Some(4))
+}
+
+/// Hands a lock and its value around; our connections break every so many rounds.
+fn count(lab: &mut Lab, rounds: u64, breaks: Option<u64>) -> Result<(), String> {
     for (dir, master) in lab.places() {
         let (name, anchor) = lab.resource(dir, master)?;
         let locks = [lab.lock(lab.k, &name, Mode::Nl, LockFlags::VALBLK)?, {
@@ -105,7 +113,10 @@ pub(crate) fn counter(lab: &mut Lab) -> Result<(), String> {
         }];
         lab.convert(&locks[0], Mode::Ex, LockFlags::VALBLK, &[])?;
         lab.ends(&locks[0], 0)?;
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
+            if breaks.is_some_and(|every| round.is_multiple_of(every)) {
+                lab.ours.values().for_each(|ours| ours.break_connections());
+            }
             let (from, to) = (&locks[round as usize % 2], &locks[(round as usize + 1) % 2]);
             lab.convert(to, Mode::Ex, LockFlags::VALBLK, &[])?;
             lab.told(from, Mode::Ex)?;
