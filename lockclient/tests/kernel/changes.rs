@@ -32,10 +32,8 @@ fn alone(lab: &mut Lab, node: u32) -> Result<(Vec<Vec<u8>>, Vec<Lock>), String> 
 
 /// The locks that a node took alone are there for the one that has joined.
 fn seen_by(lab: &mut Lab, joiner: u32, names: &[Vec<u8>], locks: &[Lock]) -> Result<(), String> {
-    let probes: Vec<Lock> = names
-        .iter()
-        .map(|name| lab.request(joiner, name, Mode::Cr, LockFlags::NOQUEUE))
-        .collect::<Result<_, _>>()?;
+    let probes: Vec<Lock> =
+        names.iter().map(|name| lab.request(joiner, name, Mode::Cr, LockFlags::NOQUEUE)).collect::<Result<_, _>>()?;
     for (probe, name) in probes.iter().zip(names) {
         lab.ends(probe, EAGAIN).map_err(|error| format!("{}: {error}", String::from_utf8_lossy(name)))?;
         lab.id(probe)?;

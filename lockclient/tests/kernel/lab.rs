@@ -346,7 +346,13 @@ impl Lab {
     }
 
     /// Begins a conversion without waiting for the call itself, which may wait for recovery.
-    pub(crate) fn begin_convert(&mut self, lock: &Lock, mode: Mode, flags: LockFlags, lvb: &[u8]) -> Result<(), String> {
+    pub(crate) fn begin_convert(
+        &mut self,
+        lock: &Lock,
+        mode: Mode,
+        flags: LockFlags,
+        lvb: &[u8],
+    ) -> Result<(), String> {
         if lock.node != self.k {
             return self.convert(lock, mode, flags, lvb);
         }
@@ -431,7 +437,14 @@ impl Lab {
     }
 
     /// A request that must come to this.
-    pub(crate) fn attempt(&mut self, node: u32, name: &[u8], mode: Mode, flags: LockFlags, status: i32) -> Result<(), String> {
+    pub(crate) fn attempt(
+        &mut self,
+        node: u32,
+        name: &[u8],
+        mode: Mode,
+        flags: LockFlags,
+        status: i32,
+    ) -> Result<(), String> {
         let lock = self.request(node, name, mode, flags)?;
         self.ends(&lock, status)?;
         if status == 0 { self.unlock(&lock) } else { self.id(&lock).map(drop) }

@@ -13,7 +13,8 @@ pub(crate) fn ways(lab: &Lab) -> [(u32, u32); 2] {
 pub(crate) fn pairs(lab: &mut Lab) -> Result<(), String> {
     for (dir, master) in lab.places() {
         for (holder, asker) in ways(lab) {
-            for (held, wanted) in Mode::ALL.iter().flat_map(|held| Mode::ALL.iter().map(move |wanted| (*held, *wanted))) {
+            for (held, wanted) in Mode::ALL.iter().flat_map(|held| Mode::ALL.iter().map(move |wanted| (*held, *wanted)))
+            {
                 pair(lab, (dir, master), (holder, held), (asker, wanted)).map_err(|error| {
                     format!("dir {dir}, master {master}: {holder} holds {held:?}, {asker} wants {wanted:?}: {error}")
                 })?;

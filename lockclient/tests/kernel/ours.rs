@@ -147,7 +147,12 @@ pub(crate) struct Ours {
 
 impl Ours {
     /// Opens the sockets.
-    pub(crate) fn start(runtime: &Runtime, id: u32, at: SocketAddr, peers: BTreeMap<NodeId, SocketAddr>) -> Result<Ours, String> {
+    pub(crate) fn start(
+        runtime: &Runtime,
+        id: u32,
+        at: SocketAddr,
+        peers: BTreeMap<NodeId, SocketAddr>,
+    ) -> Result<Ours, String> {
         let hand = Hand::default();
         let config = || NodeConfig {
             node: NodeId(id),
@@ -167,7 +172,12 @@ impl Ours {
             std::thread::sleep(Duration::from_millis(100));
         };
         let events = Events::default();
-        let desk = Desk { events: events.clone(), ids: Ids::default(), queued: Mutex::default(), recovered: AtomicU64::new(0) };
+        let desk = Desk {
+            events: events.clone(),
+            ids: Ids::default(),
+            queued: Mutex::default(),
+            recovered: AtomicU64::new(0),
+        };
         Ok(Ours { events, hand, node, desk: Arc::new(desk), space: None, joining: None, starts: 0 })
     }
 

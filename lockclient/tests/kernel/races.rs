@@ -100,7 +100,11 @@ pub(crate) fn counter(lab: &mut Lab) -> Result<(), String> {
 }
 
 pub(crate) fn breaking_connections(lab: &mut Lab) -> Result<(), String> {
-    count(lab, 60, Some(4))
+    let connections = |lab: &mut Lab| Ok::<_, String>(lab.kernel()?.kernel_log().matches("got connection").count());
+    let before = connections(lab)?;
+    count(lab, 60, Some(4))?;
+    let after = connections(lab)?;
+    if after < before + 10 { Err(format!("only {} connections were made", after - before)) } else { Ok(()) }
 }
 
 /// Hands a lock and its value around; our connections break every so many rounds.
@@ -154,7 +158,12 @@ pub(crate) fn idle(lab: &mut Lab) -> Result<(), String> {
     };
     while known(lab) > 0 {
         if Instant::now() > deadline {
-            return Err(format!("{} of {} idle names are still known\n{}", known(lab), names.len(), lab.ours[&p].dump()));
+            return Err(format!(
+                "{} of {} idle names are still known\n{}",
+                known(lab),
+                names.len(),
+                lab.ours[&p].dump()
+            ));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -27,8 +27,6 @@ pub enum Event {
     },
     /// The kernel asks: `online` or `offline`, and the lockspace.
     Uevent(String, String),
-
-
 }
 
 #[derive(Debug, Default)]
