@@ -60,14 +60,8 @@ pub enum JoinError {
 }
 
 enum Command {
-    Join {
-        shared: Arc<Shared>,
-        done: oneshot::Sender<bool>,
-    },
-    Release {
-        lockspace: u32,
-        done: oneshot::Sender<()>,
-    },
+    Join { shared: Arc<Shared>, done: oneshot::Sender<bool> },
+    Release { lockspace: u32, done: oneshot::Sender<()> },
     Stopped(u32),
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<()>),
@@ -195,6 +189,8 @@ struct Driver {
 
 /// How long the peers are waited for when we part.
 const PARTING: Duration = Duration::from_secs(5);
+/// Frames taken from the engines before the sockets have their turn.
+const BATCH: usize = 256;
 
 impl Driver {
     async fn run(
@@ -209,7 +205,14 @@ impl Driver {
             tokio::select! {
                 // What engines have decided goes out before anything new comes in.
                 biased;
-                Some(out) = outgoing.recv() => self.outbound(out),
+                Some(out) = outgoing.recv() => {
+                    self.outbound(out);
+                    // Many frames in one write.
+                    for _ in 0..BATCH {
+                        let Ok(out) = outgoing.try_recv() else { break };
+                        self.outbound(out);
+                    }
+                }
                 Some(event) = events.recv() => self.transport_event(event),
                 Some(command) = inbox.recv() => match command {
                     Command::Shutdown(done) => {
@@ -415,6 +418,7 @@ impl Driver {
                 }
             }
             TransportEvent::Down(node) => {
+                self.transport.end(node);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.down();
                 }

@@ -291,14 +291,8 @@ async fn a_forced_unlock_does_not_overtake_the_grant() {
     let (open, gate) = std::sync::mpsc::channel();
     let client = Arc::new(Slow { heard: std::sync::Mutex::default(), gate: std::sync::Mutex::new(gate) });
     let space = node.join("slow", client.clone(), |_| {}).await.expect("join");
-    let request = |token| space::LockRequest {
-        token,
-        name: b"r",
-        mode: Mode::Ex,
-        flags: NONE,
-        lvb: None,
-        wants_notices: false,
-    };
+    let request =
+        |token| space::LockRequest { token, name: b"r", mode: Mode::Ex, flags: NONE, lvb: None, wants_notices: false };
     let Ok(space::Progress::Done(first)) = space.request(request(1)) else { panic!("granted at once") };
     let Ok(space::Progress::Pending(second)) = space.request(request(2)) else { panic!("has to wait") };
     space.unlock(first.lock, NONE, None).expect("unlock");
