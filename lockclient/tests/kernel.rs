@@ -16,6 +16,8 @@ mod deaths;
 mod lab;
 #[path = "kernel/locks.rs"]
 mod locks;
+#[path = "kernel/members.rs"]
+mod members;
 #[path = "kernel/ours.rs"]
 mod ours;
 #[path = "kernel/queues.rs"]
