@@ -72,8 +72,8 @@ async fn what_the_socket_does_not_take_follows_in_order() {
     let reading = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));
         let mut word = [0; 64];
-        (0..MANY).all(|n| stream.read_exact(&mut word).is_ok() && word == [n.to_le_bytes(); 16].concat()[..])
+        (0..MANY).all(|n| stream.read_exact(&mut word).is_ok() && word == [n.to_ne_bytes(); 16].concat()[..])
     });
-    (0..MANY).for_each(|n| transport.send(PEER, [n.to_le_bytes(); 16].concat()));
+    (0..MANY).for_each(|n| transport.send(PEER, [n.to_ne_bytes(); 16].concat()));
     assert!(reading.join().expect("thread"), "every word in its order");
 }
