@@ -2,23 +2,33 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+# What `make install` takes the programs from, and what sees to it that build and tests have what they need.
+BUILT ?= target/release
+SETUP ?= scripts/setup
 
-.PHONY: help demo test check setup build release bench interop model crash posix programs doc deny install uninstall clean
+.PHONY: help demo test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= block journal dir ops image
+
 
 help:
 	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
 	@echo "make test      every test"
 	@echo "make check     format and lints"
-	@echo "make bench     the micro-benchmarks (needs a quiet machine)"
+	@echo "make bench     the table of docs/BENCHMARKS.md, and the micro-benchmarks; BENCH=\"--only tree --rounds 5\" chooses"
+	@echo "make bench-kernel  against the kernel's own GFS2, in a User-Mode Linux guest"
 	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount"
+	@echo "make suites    pjdfstest, fsx and stress-ng on a real mount          make stress  our own stress, longer"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
+	@echo "make faults    every I/O error and full disk at every step, not only a sample"
 	@echo "make posix     only the POSIX run through a real mount"
+	@echo "make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (needs cargo-fuzz and a nightly compiler)"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
 # Debian packages that tests and demo use; does nothing where they are there.
 setup:
-	@scripts/setup
+	@$(SETUP)
 
 build: setup
 	$(CARGO) build --workspace --all-targets
@@ -45,6 +55,9 @@ model: setup
 crash: setup
 	$(CARGO) test --release --test crash -- --nocapture
 
+faults: setup
+	FAULTS=full $(CARGO) test --release --test faults -- --nocapture
+
 interop: setup
 	$(CARGO) build --release --workspace
 	$(CARGO) test --release -p gfs2r-uml --test interop -- --nocapture
@@ -53,11 +66,32 @@ interop: setup
 posix: release
 	$(CARGO) test --release --test posix -- --nocapture
 
-bench:
-	$(CARGO) bench --workspace --benches
+# What the table's program takes: make bench BENCH=--help
+BENCH ?=
+
+bench: release
+	$(CARGO) bench -p gfs2r --bench glock_fast_path --bench journal --bench file
+	$(CARGO) bench -p gfs2r-lockclient --benches
+	$(CARGO) bench -p gfs2r --bench end_to_end -- $(BENCH)
+
+bench-kernel: release
+	$(CARGO) bench -p gfs2r --bench end_to_end -- --kernel $(BENCH)
+
+fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 && rustup toolchain list 2>/dev/null | grep -q nightly || \
+	    { echo "make fuzz needs: cargo install cargo-fuzz; rustup toolchain install nightly"; \
+	      echo "(the same targets with a fixed budget: cargo test --release --test fuzz)"; exit 1; }
+	for t in $(FUZZ_TARGETS); do mkdir -p fuzz/found/$$t && $(CARGO) +nightly fuzz run -s none $$t fuzz/found/$$t fuzz/corpus/$$t -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=3000 -malloc_limit_mb=1000 -max_len=4096 || exit 1; done
 
 programs: release
 	@scripts/programs
+
+suites: release
+	@scripts/suites
+
+stress: release
+	GFS2R_STRESS_OPS=20000 GFS2R_STRESS_ROUNDS=20 $(CARGO) test --release --test stress -- --nocapture --test-threads 1
 
 doc:
 	$(CARGO) doc --workspace --no-deps
@@ -65,18 +99,38 @@ doc:
 deny:
 	$(CARGO) deny check
 
-install: release
+PROGRAMS = mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r gfs2r
+# mount(8), umount(8), mkfs(8) and fsck(8) look for their helpers in /sbin; for one that is mounted by its full type.
+HELPERS = mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r
+KINDS = fuse fuseblk
+share = $(PREFIX)/share
+man8 = $(share)/man/man8
+bash = $(share)/bash-completion/completions
+zsh = $(share)/zsh/site-functions
+fish = $(share)/fish/vendor_completions.d
+
+# Manual pages and completions, made by the programs themselves.
+manual: release
+	rm -rf "$(BUILT)/manual"
+	for p in $(PROGRAMS); do "$(BUILT)/$$p" --write-manual "$(BUILT)/manual" || exit 1; done
+
+install: manual
 	install -d "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)/sbin"
-	install -m 755 target/release/mkfs.gfs2r target/release/mount.gfs2r target/release/umount.gfs2r \
-	    target/release/fsck.gfs2r target/release/gfs2r "$(DESTDIR)$(PREFIX)/sbin/"
-	# mount(8), umount(8), mkfs(8) and fsck(8) look for their helpers in /sbin.
-	for p in mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r; do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
-	for k in fuse fuseblk; do ln -sf "$(PREFIX)/sbin/umount.gfs2r" "$(DESTDIR)/sbin/umount.$$k.gfs2r"; \
-	    ln -sf "$(PREFIX)/sbin/mount.gfs2r" "$(DESTDIR)/sbin/mount.$$k.gfs2r"; done
+	cd "$(BUILT)" && install -m 755 $(PROGRAMS) "$(DESTDIR)$(PREFIX)/sbin/"
+	[ "$(PREFIX)/sbin" -ef /sbin ] || for p in $(HELPERS); do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
+	for k in $(KINDS); do for p in mount umount; do \
+	    ln -sf "$(PREFIX)/sbin/$$p.gfs2r" "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
+	install -d "$(DESTDIR)$(man8)" "$(DESTDIR)$(bash)" "$(DESTDIR)$(zsh)" "$(DESTDIR)$(fish)"
+	install -m 644 "$(BUILT)"/manual/man8/*.8 "$(DESTDIR)$(man8)/"
+	install -m 644 "$(BUILT)"/manual/bash/* "$(DESTDIR)$(bash)/"
+	install -m 644 "$(BUILT)"/manual/zsh/* "$(DESTDIR)$(zsh)/"
+	install -m 644 "$(BUILT)"/manual/fish/* "$(DESTDIR)$(fish)/"
 
 uninstall:
-	for p in mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r gfs2r; do rm -f "$(DESTDIR)$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
-	for k in fuse fuseblk; do rm -f "$(DESTDIR)/sbin/umount.$$k.gfs2r" "$(DESTDIR)/sbin/mount.$$k.gfs2r"; done
+	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p" "$(DESTDIR)$(man8)/$$p.8" \
+	    "$(DESTDIR)$(bash)/$$p" "$(DESTDIR)$(zsh)/_$$p" "$(DESTDIR)$(fish)/$$p.fish"; done
+	rm -f "$(DESTDIR)$(man8)"/gfs2r-*.8
+	for k in $(KINDS); do for p in mount umount; do rm -f "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
 
 clean:
 	$(CARGO) clean

@@ -8,6 +8,7 @@
 //! | implementation | for |
 //! |---|---|
 //! | [`FileDevice`] | block devices and image files, with direct I/O where it can be had |
+//! | [`ReadAhead`] | in front of a device that nobody else writes |
 //! | [`MemoryDevice`] | tests: sparse, any size, cheap snapshots, saved to and loaded from image files |
 //! | [`SimDevice`] | crash tests: numbered operations, crash images, injected errors, counters |
 //!
@@ -17,11 +18,13 @@
 mod buffer;
 mod file;
 mod memory;
+mod readahead;
 mod sim;
 
 pub use buffer::AlignedBuf;
 pub use file::{FileDevice, OpenMode, Topology};
 pub use memory::MemoryDevice;
+pub use readahead::ReadAhead;
 pub use sim::{Counters, CrashMode, SimDevice};
 
 use std::io;

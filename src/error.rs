@@ -38,6 +38,8 @@ pub enum CorruptKind {
     Journal(&'static str),
     /// A pointer to a block that no file can own.
     Pointer(u64),
+    /// The block lies past the end of the device: a wild pointer, or an image that was cut short.
+    OffDevice,
     /// A system file that is missing or has the wrong shape (ondisk.md 7).
     SystemFile(&'static str),
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Corrupt {
             CorruptKind::Xattr(what) => write!(f, "invalid extended attribute: {what}"),
             CorruptKind::Journal(what) => write!(f, "invalid journal: {what}"),
             CorruptKind::Pointer(p) => write!(f, "pointer to block {p}, which no file can own"),
+            CorruptKind::OffDevice => f.write_str("it lies past the end of the device"),
             CorruptKind::SystemFile(what) => write!(f, "invalid system file: {what}"),
         }
     }

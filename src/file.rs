@@ -28,13 +28,13 @@ pub(crate) mod piece;
 mod punch;
 mod stuffed;
 
-pub use allocate::{allocate, zero_range};
+pub use allocate::{allocate, allocate_cost, zero_range};
 pub use data::journaled_block;
 pub use grow::{GrowCost, grow_cost, map_for_write, unstuff};
-pub use io::{Seek, fdatasync, fsync, read, seek, write, write_cost};
+pub use io::{Seek, fdatasync, fsync, read, seek, write, write_cost, write_undated};
 pub use jdata::set_jdata;
 pub use map::{Extent, map};
-pub use punch::{free_tree, punch, resume_truncate, truncate};
+pub use punch::{free_tree, punch, resize_cost, resume_truncate, truncate};
 pub use stuffed::put as put_stuffed;
 
 use crate::error::Result;

@@ -13,6 +13,8 @@
 
 mod attr;
 mod flags;
+mod freeze;
+mod handle;
 mod io;
 mod list;
 mod make;
@@ -30,12 +32,14 @@ pub use rename::RenameHow;
 pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
+use crate::format::DiFlags;
 use crate::ids::{BlockAddr, Inum};
-use crate::inode::{InodeExclusive, InodeShared, Volume};
+use crate::inode::{Inode, InodeExclusive, InodeShared, Volume};
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex};
+use freeze::Gate;
 use node::Nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,13 +78,23 @@ pub struct Fs {
     renames: Mutex<()>,
     /// Nothing may be changed (now: a remount can switch it).
     read_only: AtomicBool,
+    /// Shut while the volume is frozen.
+    gate: Gate,
 }
 
 impl Fs {
     /// The operations on an opened volume.
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
-        Arc::new(Self { vol, statfs, quota, nodes: Nodes::new(root), renames: Mutex::new(()), read_only })
+        Arc::new(Self {
+            vol,
+            statfs,
+            quota,
+            nodes: Nodes::new(root),
+            renames: Mutex::new(()),
+            read_only,
+            gate: Gate::default(),
+        })
     }
 
     /// Forbids or allows changes; used by a remount.
@@ -152,19 +166,33 @@ impl Fs {
 
     /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.
     pub fn forget(&self, node: BlockAddr, count: u64) -> Result<()> {
-        let Some(inum) = self.nodes.forget(node, count) else { return Ok(()) };
+        self.let_go(node, count).map_or(Ok(()), |inum| self.delete_forgotten(inum))
+    }
+
+    /// The first half of [`Fs::forget`]: the identity of an inode that is now to be deleted with [`Fs::delete_forgotten`].
+    pub fn let_go(&self, node: BlockAddr, count: u64) -> Option<Inum> {
+        self.nodes.forget(node, count)
+    }
+
+    /// Deletes an inode that [`Fs::let_go`] returned. Until then it is an orphan, which the next read-write mount deletes.
+    pub fn delete_forgotten(&self, inum: Inum) -> Result<()> {
         self.watch(self.delete_unused(inum))
     }
 
-    /// True when forgetting this node may delete the inode, which takes longer than an answer should.
-    pub fn forget_deletes(&self, node: BlockAddr, count: u64) -> bool {
-        self.nodes.would_delete(node, count)
+    /// True when deleting this inode is a matter of one small transaction and of nothing that has to be read first.
+    pub fn is_deleted_quickly(&self, inum: Inum) -> bool {
+        let inode = sync::impatiently(|| self.vol.shared(inum));
+        inode.is_ok_and(|inode| {
+            let d = &inode.dinode;
+            d.height.get() <= 1 && d.eattr.get() == 0 && !inode.flags().has(DiFlags::EXHASH)
+        })
     }
 
-    /// Deletes every inode without a name that the kernel still refers to: at unmount.
+    /// Deletes every inode without a name that the kernel still refers to: at unmount. What cannot be deleted now is left
+    /// to the next mount.
     pub fn forget_all(&self) -> Result<()> {
         for inum in self.nodes.drain_doomed() {
-            self.watch(self.delete_unused(inum))?;
+            self.vol.journal.or_later("deleting an inode without a name", self.delete_unused(inum))?;
         }
         Ok(())
     }
@@ -174,6 +202,7 @@ impl Fs {
         if self.is_read_only() {
             return Ok(());
         }
+        self.gate.pass()?;
         let inode = match self.vol.exclusive(inum) {
             Ok(inode) => inode,
             // Deleted already, and the block lives again.
@@ -199,13 +228,31 @@ impl Fs {
         if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
+        self.gate.pass()?;
         self.vol.exclusive(self.nodes.inum(node)?)
     }
 
-    /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may.
+    /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may; and whoever is above a limit may do what
+    /// takes no space.
     fn check_quota(&self, caller: &Caller, owner: Owner, blocks: u64) -> Result<()> {
         match &self.quota {
-            Some(quota) if caller.uid != 0 => quota.check(&self.vol, owner, blocks),
+            Some(quota) if caller.uid != 0 && blocks > 0 => quota.check(&self.vol, owner, blocks),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for an inode's owner; `blocks` is asked only where there may be a limit.
+    fn check_inode_quota(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        blocks: impl FnOnce(&Volume) -> Result<u64>,
+    ) -> Result<()> {
+        match inode.owner() {
+            Some(owner) if caller.uid != 0 && self.quota.as_ref().is_some_and(|q| q.is_enforced()) => {
+                let blocks = self.watch(blocks(&self.vol))?;
+                self.check_quota(caller, owner, blocks)
+            }
             _ => Ok(()),
         }
     }

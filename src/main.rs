@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Blocks of one size come and go by the thousand, on many threads; the C library's allocator hands the memory back and forth.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name().unwrap_or_default().to_string_lossy().into_owned();

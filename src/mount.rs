@@ -3,17 +3,34 @@
 //! `mount.gfs2r` starts itself again in the background and waits until that child says the mount is usable. The child opens
 //! the volume, mounts, serves, and when the directory is unmounted closes the volume: counters, data, log, clean header.
 //! `umount.gfs2r` unmounts and waits for the child to end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `cli` | the two helpers' command lines |
+//! | `options` | `-o` |
+//! | `daemon`, `log`, `rundir` | a mount's life, where it logs, where it leaves its pid |
+//! | `control`, `live`, `remount` | what it can be asked while it runs |
+//! | `client` | asking it |
+//! | `umount`, `table` | unmounting; the kernel's table of mounts |
 
 mod cli;
+mod client;
 mod control;
 mod daemon;
+mod live;
 mod log;
 mod options;
+mod remount;
 mod rundir;
+mod table;
 mod umount;
 
 pub use cli::{mount_main, umount_main};
-pub use options::{MountOptions, OptionError};
+pub use client::Mounted;
+pub use options::{MountOptions, OptionError, bytes};
+
+/// What `--version` says.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (GFS2 formats 1801 and 1802)");
 
 /// Exit status of mount(8): usage or permission.
 pub const EXIT_USAGE: u8 = 1;

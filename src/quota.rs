@@ -117,6 +117,16 @@ impl Quota {
         Ok(Arc::new(Self { mode, inode, blocks, slots_per_block, state: Mutex::new(state) }))
     }
 
+    /// How the mount treats quotas.
+    pub fn mode(&self) -> QuotaMode {
+        self.mode
+    }
+
+    /// True when limits are enforced.
+    pub fn is_enforced(&self) -> bool {
+        self.mode == QuotaMode::On
+    }
+
     /// Metadata blocks a charge may add: the slot blocks of a user and a group.
     pub fn log_blocks(&self) -> u32 {
         2
@@ -176,7 +186,7 @@ impl Quota {
 
     /// `QuotaExceeded` when `blocks` more would pass a limit of the owner (mode On). Callers who may pass limits do not ask.
     pub fn check(&self, vol: &Volume, owner: Owner, blocks: u64) -> Result<()> {
-        if self.mode != QuotaMode::On {
+        if !self.is_enforced() {
             return Ok(());
         }
         for who in [Who::User(owner.uid), Who::Group(owner.gid)] {
@@ -202,11 +212,17 @@ impl Quota {
         Ok(known)
     }
 
-    /// Adds pending changes to the quota file, one transaction for each id.
+    /// Adds pending changes to the quota file, one transaction for each id. Where the disk is too full for an id's place in
+    /// that file, the change stays where it is, as durable as before, and counts all the same.
     pub fn sync(&self, vol: &Volume) -> Result<()> {
         let all: Vec<Who> = self.state.lock().pending.keys().copied().collect();
         for who in all {
-            self.update(vol, who, true, |_| {})?;
+            match self.update(vol, who, true, |_| {}) {
+                Err(Error::NoSpace) => {
+                    tracing::info!("quota: no space for {who:?} in the quota file, moved there later")
+                }
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -268,6 +284,13 @@ impl Quota {
         inode.write_back(vol, &mut tx)?;
         tx.commit();
         Ok(())
+    }
+
+    /// The line of one id, all zero where nothing is known of it.
+    pub fn line(&self, vol: &Volume, who: Who) -> Result<QuotaLine> {
+        let (limit, warn, value) = self.entry(vol, who)?;
+        let pending = self.state.lock().pending.get(&who).map_or(0, |(_, change)| *change);
+        Ok(QuotaLine { who, limit, warn, used: value.saturating_add(pending) })
     }
 
     /// Every id with a limit, a warning level or blocks in use.

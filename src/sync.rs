@@ -11,7 +11,7 @@
 //! would be in every signature and be used in four places: a cache miss, a contended glock, a full log, a full write buffer.
 
 use crate::error::{Error, Result};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 pub use dashmap::DashMap;
 pub use parking_lot::{
@@ -21,6 +21,12 @@ pub use parking_lot::{
 
 thread_local! {
     static IMPATIENT: Cell<bool> = const { Cell::new(false) };
+    static BEFORE_WAIT: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+/// Calls `hook` before each wait of this thread, from now on: somebody else shall do meanwhile what it would have done.
+pub fn before_waits(hook: impl Fn() + 'static) {
+    BEFORE_WAIT.set(Some(Box::new(hook)));
 }
 
 /// Runs `f` with this thread forbidden to wait; the previous rule is restored afterwards, also when `f` panics.
@@ -42,7 +48,15 @@ pub fn may_wait() -> bool {
 
 /// `Ok` when this thread may wait, [`Error::MustWait`] otherwise. Called right before each wait.
 pub fn about_to_wait() -> Result<()> {
-    if may_wait() { Ok(()) } else { Err(Error::MustWait) }
+    if !may_wait() {
+        return Err(Error::MustWait);
+    }
+    BEFORE_WAIT.with_borrow(|hook| {
+        if let Some(hook) = hook {
+            hook();
+        }
+    });
+    Ok(())
 }
 
 /// From here to the end of the request this thread may wait: a change has begun and must be finished.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a volume is to be opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
     /// No writing, but for the replay of dirty journals.
     pub read_only: bool,
@@ -164,6 +164,8 @@ pub struct Opened {
     pub fs: Arc<Fs>,
     /// What was done to each journal.
     pub recovered: Vec<(Jid, Replayed)>,
+    /// How many journals the volume has.
+    pub journals: u32,
     read_only: AtomicBool,
     born_read_only: bool,
     remounting: Mutex<()>,
@@ -263,7 +265,13 @@ pub fn open_with(
     let writes = !options.read_only && !options.spectator;
     // A cache of its own: what it holds is out of date after a replay.
     let scout = Cache::new(Arc::clone(&dev), id.bs, 32 << 20);
-    let places = system_files(&scout, &id, options)?.journals;
+    let system = system_files(&scout, &id, options)?;
+    // Before anything is written. What a replay changes in the rindex can only make the volume larger; while it is half
+    // written it may be nonsense, which is then looked at again below.
+    if let Ok(extents) = (Bootstrap { cache: &scout }).rindex(&system.rindex) {
+        is_whole(&*dev, id.bs, &extents)?;
+    }
+    let places = system.journals;
     let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
     if writes && options.jid.0 >= count {
         return Err(OpenError::NoJournal(options.jid, count));
@@ -273,10 +281,7 @@ pub fn open_with(
     let cache = Cache::new(Arc::clone(&dev), id.bs, options.cache_bytes);
     let system = system_files(&cache, &id, options)?;
     let extents = Bootstrap { cache: &cache }.rindex(&system.rindex)?;
-    let needed = extents.last().map_or(0, |e| e.end()).saturating_mul(id.bs.bytes() as u64);
-    if needed > dev.size() {
-        return Err(OpenError::Truncated(dev.size(), needed));
-    }
+    is_whole(&*dev, id.bs, &extents)?;
     let journal = match own {
         Some(clean) if writes => {
             Journal::open(Arc::clone(&cache), clean, Arc::clone(&clock), options.barrier, options.commit_secs)?
@@ -287,10 +292,21 @@ pub fn open_with(
     Ok(Opened {
         fs,
         recovered,
+        journals: count,
         read_only: AtomicBool::new(!writes),
         born_read_only: !writes,
         remounting: Mutex::new(()),
     })
+}
+
+/// `Truncated` when the last rgrp does not lie on the device.
+fn is_whole(
+    dev: &dyn BlockDevice,
+    bs: BlockSize,
+    extents: &[crate::format::rgrp::RgrpExtent],
+) -> Result<(), OpenError> {
+    let needed = extents.last().map_or(0, |e| e.end()).saturating_mul(bs.bytes() as u64);
+    if needed > dev.size() { Err(OpenError::Truncated(dev.size(), needed)) } else { Ok(()) }
 }
 
 /// What was done to each journal, and ours, ready for writing.
@@ -443,7 +459,7 @@ impl Opened {
     }
 
     /// `-o remount,ro` and `rw`. Read-only: everything is written and the log closed cleanly. Read-write: the log is opened
-    /// again. A mount that was opened read-only has no journal of its own and stays so.
+    /// again. A mount that was opened read-only has no journal of its own and stays so. `Busy` while the volume is frozen.
     pub fn remount(&self, read_only: bool) -> Result<()> {
         let _one_at_a_time = self.remounting.lock();
         if read_only == self.is_read_only() {
@@ -452,11 +468,14 @@ impl Opened {
         if self.born_read_only {
             return Err(Error::ReadOnly);
         }
+        if self.fs.is_frozen() {
+            return Err(Error::Busy);
+        }
         if read_only {
             self.fs.set_read_only(true);
-            self.fs.sync_counters()?;
             // Closed on the disk, but so that it can go on.
-            self.fs.volume().journal.freeze()?;
+            let closed = self.fs.sync_counters().and_then(|()| self.fs.volume().journal.freeze());
+            closed.inspect_err(|_| self.fs.set_read_only(false))?;
         } else {
             self.fs.volume().journal.thaw();
             self.fs.set_read_only(false);
@@ -469,6 +488,7 @@ impl Opened {
     /// again does nothing.
     pub fn close(&self) -> Result<()> {
         let _one_at_a_time = self.remounting.lock();
+        self.fs.thaw();
         if self.is_read_only() {
             return Ok(());
         }

@@ -33,7 +33,7 @@ pub use initial::{initial, initial_cost};
 pub use name::split_name;
 pub use read::{get, list};
 pub use remove::remove;
-pub use set::set;
+pub use set::{set, set_cost};
 
 /// How `set` treats an attribute that is (not) there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,9 +18,13 @@ use std::sync::Arc;
 use support::{check, format, stock_fsck};
 
 fn run(block_size: u32, format_number: u32, operations: u64, seed: u64) {
-    println!("block size {block_size}, format {format_number}, {operations} operations, SEED={seed}");
-    let dev = Arc::new(MemoryDevice::new(160 << 20));
-    format(&*dev, block_size, 2, format_number, seed);
+    run_on(160, 2, block_size, format_number, operations, seed);
+}
+
+fn run_on(mib: u64, journals: u32, block_size: u32, format_number: u32, operations: u64, seed: u64) {
+    println!("{mib} MiB, block size {block_size}, format {format_number}, {operations} operations, SEED={seed}");
+    let dev = Arc::new(MemoryDevice::new(mib << 20));
+    format(&*dev, block_size, journals, format_number, seed);
     let mut world = World::new(dev.clone(), OpenOptions::default());
     let mut rng = Rng::new(seed);
     for n in 0..operations {
@@ -60,4 +64,21 @@ fn model_1024() {
 #[test]
 fn model_4096() {
     run(4096, 1802, 35_000, ops::seed("model_4096"));
+}
+
+#[test]
+fn model_2048() {
+    run(2048, 1802, 12_000, ops::seed("model_2048"));
+}
+
+/// Without `trusted.` attributes.
+#[test]
+fn model_format_1801() {
+    run(1024, 1801, 8_000, ops::seed("model_format_1801"));
+}
+
+/// The smallest volume: full most of the time.
+#[test]
+fn model_small() {
+    run_on(32, 1, 4096, 1802, 12_000, ops::seed("model_small"));
 }

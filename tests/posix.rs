@@ -16,6 +16,8 @@ mod flags;
 mod harness;
 #[path = "posix/limits.rs"]
 mod limits;
+#[path = "posix/linux.rs"]
+mod linux;
 #[path = "posix/listing.rs"]
 mod listing;
 #[path = "posix/locks.rs"]
@@ -49,9 +51,19 @@ fn conformance() {
     // The whole process: nobody of whom we act on behalf has root's groups.
     nix::unistd::setgroups(&[]).expect("root may drop groups");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let elsewhere = std::env::var_os("GFS2R_POSIX_ON").map(PathBuf::from);
-    let mounted = if elsewhere.is_some() { None } else { Some(Mounted::new("512M", "acl")) };
-    let root = elsewhere.clone().unwrap_or_else(|| mounted.as_ref().expect("mounted").dir());
+    if let Some(elsewhere) = std::env::var_os("GFS2R_POSIX_ON") {
+        return system_calls(None, PathBuf::from(elsewhere));
+    }
+    for options in ["acl", "acl,transport=fuser"] {
+        println!("mounted with {options}");
+        let mounted = Mounted::new("512M", options);
+        let root = mounted.dir();
+        system_calls(Some(mounted), root);
+    }
+}
+
+/// All chapters on one filesystem; panics when a check failed.
+fn system_calls(mounted: Option<Mounted>, root: PathBuf) {
     let t = T::new(root, mounted.as_ref().map(Mounted::daemon));
     let chapters: &[Chapter] = &[
         ("open", open::run),
@@ -62,6 +74,7 @@ fn conformance() {
         ("limits", limits::run),
         ("rights", rights::run),
         ("data", data::run),
+        ("linux", linux::run),
         ("flags", flags::run),
         ("xattr", xattr::run),
         ("acl", acl::run),

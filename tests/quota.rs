@@ -5,7 +5,7 @@ mod support;
 use gfs2r::clock::SimClock;
 use gfs2r::device::MemoryDevice;
 use gfs2r::error::Error;
-use gfs2r::fs::{Caller, NewInode, SetAttr};
+use gfs2r::fs::{Caller, NewInode, SetAttr, SetMode};
 use gfs2r::ids::BlockAddr;
 use gfs2r::quota::{Quota, QuotaMode, Who};
 use gfs2r::volume::{OpenOptions, Opened, open};
@@ -86,6 +86,8 @@ fn story(block_size: u32) {
     let large = vec![3; 20 * block_size as usize];
     assert!(matches!(fs.write(&ANN, nodes[0], 4 << 20, &large, false), Err(Error::QuotaExceeded)));
     assert!(fs.write(&Caller::default(), nodes[0], 4 << 20, &large, false).is_ok(), "the superuser may");
+    assert!(fs.write(&ANN, nodes[0], 4 << 20, &large, false).is_ok(), "above the limit, but no block is needed");
+    assert!(matches!(fs.setxattr(&ANN, nodes[0], b"user.a", b"b", SetMode::Any), Err(Error::QuotaExceeded)));
     assert!(matches!(fs.make(&ANN, fs.root(), b"c", &NewInode::File(0o644)), Err(Error::QuotaExceeded)));
     m.quota().set(fs.volume(), Who::User(1000), Some(0), None).expect("set");
     let node = m.file("c");
@@ -100,6 +102,34 @@ fn story(block_size: u32) {
     assert_eq!(m.used(Who::User(7)), 0);
     fs.sync_counters().expect("sync");
     assert_eq!(m.used(Who::User(7)), 0);
+    drop(fs);
+    m.finish();
+}
+
+/// Moving a charge to the quota file may take a block there. On a full disk the charge stays where it is: nothing fails, and
+/// nothing is forgotten.
+#[test]
+fn a_full_disk_keeps_charges_waiting() {
+    let Some(m) = Mounted::make(1024) else { return };
+    let fs = Arc::clone(&m.opened.fs);
+    let (node, fill) = (m.file("a"), m.file("fill"));
+    let owner = SetAttr { uid: Some(900_000), gid: Some(800_000), ..SetAttr::default() };
+    fs.setattr(&Caller::default(), node, &owner).expect("chown");
+    let mut size = 0;
+    while fs.space().free > 0 {
+        let bytes = vec![1; (fs.space().free as usize).min(1000) * 1024];
+        size += fs.write(&Caller::default(), fill, size, &bytes, false).expect("as long as there is space") as u64;
+    }
+    fs.sync_counters().expect("nothing fails");
+    assert_eq!((m.used(Who::User(900_000)), m.used(Who::Group(800_000))), (1, 1));
+    m.opened.close().expect("close");
+    drop(fs);
+    let m = Mounted::mount(m.dev);
+    assert_eq!((m.used(Who::User(900_000)), m.used(Who::Group(800_000))), (1, 1));
+    let fs = Arc::clone(&m.opened.fs);
+    fs.unlink(fs.root(), b"fill").expect("unlink");
+    fs.sync_counters().expect("there is space again");
+    assert_eq!((m.used(Who::User(900_000)), m.used(Who::Group(800_000))), (1, 1));
     drop(fs);
     m.finish();
 }

@@ -49,9 +49,11 @@ fn random_sets(block_size: u32, rounds: u64) {
                 model.remove(&name);
             }
             0 => assert!(matches!(fs.removexattr(node, &name), Err(Error::NoAttribute))),
-            1 if known => assert!(matches!(fs.setxattr(node, &name, &value, SetMode::Create), Err(Error::Exists))),
-            1 => assert!(matches!(fs.setxattr(node, &name, &value, SetMode::Replace), Err(Error::NoAttribute))),
-            _ => match fs.setxattr(node, &name, &value, SetMode::Any) {
+            1 if known => {
+                assert!(matches!(fs.setxattr(&ROOT, node, &name, &value, SetMode::Create), Err(Error::Exists)))
+            }
+            1 => assert!(matches!(fs.setxattr(&ROOT, node, &name, &value, SetMode::Replace), Err(Error::NoAttribute))),
+            _ => match fs.setxattr(&ROOT, node, &name, &value, SetMode::Any) {
                 Ok(()) => drop(model.insert(name, value)),
                 // The list of EA blocks is full; the old value stays.
                 Err(Error::NoSpace) => assert!(block_size == 512 && round > 50),
@@ -93,7 +95,7 @@ fn limits() {
     let Some(volume) = Volume::make(4096, 64, 1802) else { return };
     let fs = volume.fs();
     let node = fs.make(&ROOT, fs.root(), b"file", &NewInode::File(0o600)).expect("file").inum.addr;
-    let set = |name: &[u8], len: usize| fs.setxattr(node, name, &vec![7; len], SetMode::Any);
+    let set = |name: &[u8], len: usize| fs.setxattr(&ROOT, node, name, &vec![7; len], SetMode::Any);
     let longest = [&b"user."[..], &[b'n'; 255]].concat();
     set(&longest, 65_536).expect("the largest there is");
     assert!(matches!(set(b"user.x", 65_537), Err(Error::OutOfRange)));
@@ -111,8 +113,8 @@ fn trusted_needs_format_1802() {
     let Some(volume) = Volume::make(4096, 64, 1801) else { return };
     let fs = volume.fs();
     let node = fs.make(&ROOT, fs.root(), b"file", &NewInode::File(0o600)).expect("file").inum.addr;
-    assert!(matches!(fs.setxattr(node, b"trusted.x", b"1", SetMode::Any), Err(Error::NotSupported)));
-    fs.setxattr(node, b"security.x", b"1", SetMode::Any).expect("offered");
+    assert!(matches!(fs.setxattr(&ROOT, node, b"trusted.x", b"1", SetMode::Any), Err(Error::NotSupported)));
+    fs.setxattr(&ROOT, node, b"security.x", b"1", SetMode::Any).expect("offered");
     volume.finish();
 }
 
@@ -127,7 +129,7 @@ fn default_acls_are_inherited() {
     for block_size in [512, 4096] {
         let Some(volume) = Volume::make(block_size, 64, 1802) else { return };
         let fs = volume.fs();
-        fs.setxattr(fs.root(), b"system.posix_acl_default", &acl, SetMode::Any).expect("set");
+        fs.setxattr(&ROOT, fs.root(), b"system.posix_acl_default", &acl, SetMode::Any).expect("set");
         let dir = fs.make(&ROOT, fs.root(), b"dir", &NewInode::Dir(0o777)).expect("dir");
         let file = fs.make(&ROOT, dir.inum.addr, b"file", &NewInode::File(0o640)).expect("file");
         assert_eq!((dir.perm, file.perm), (0o775, 0o640));
@@ -150,7 +152,7 @@ fn blocks_of_an_interrupted_replacement_are_freed() {
         let fs = volume.fs();
         let free = fs.space().free;
         let node = fs.make(&ROOT, fs.root(), b"file", &NewInode::File(0o600)).expect("file").inum.addr;
-        fs.setxattr(node, b"user.big", &[1; 20_000], SetMode::Any).expect("set");
+        fs.setxattr(&ROOT, node, b"user.big", &[1; 20_000], SetMode::Any).expect("set");
         let volume = volume.remount();
         let ea = volume.number(node.get(), 168);
         let volume = volume.damage(ea, |b| b[24 + 9] = 0);
@@ -159,7 +161,7 @@ fn blocks_of_an_interrupted_replacement_are_freed() {
         check(fs, node, &Model::new());
         if !delete {
             assert_eq!(fs.getattr(node).expect("attributes").blocks / 8, 2 + 5);
-            fs.setxattr(node, b"user.small", b"x", SetMode::Any).expect("set");
+            fs.setxattr(&ROOT, node, b"user.small", b"x", SetMode::Any).expect("set");
             assert_eq!(fs.getattr(node).expect("attributes").blocks / 8, 2);
             check(fs, node, &Model::from([(b"user.small".to_vec(), b"x".to_vec())]));
         }
@@ -184,7 +186,7 @@ fn planted_faults_are_found() {
         let Some(volume) = Volume::make(4096, 64, 1802) else { return };
         let fs = volume.fs();
         let node = fs.make(&ROOT, fs.root(), b"file", &NewInode::File(0o600)).expect("file").inum.addr;
-        fs.setxattr(node, b"user.a", b"value", SetMode::Any).expect("set");
+        fs.setxattr(&ROOT, node, b"user.a", b"value", SetMode::Any).expect("set");
         let volume = volume.remount();
         let ea = volume.number(node.get(), 168);
         let volume = volume.damage(ea, change);

@@ -58,6 +58,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = gfs2r_manual::on_request(<Arguments as clap::CommandFactory>::command) {
+        return code;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(e) => {

@@ -38,6 +38,9 @@ impl Stop {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = gfs2r_manual::on_request(<Cli as clap::CommandFactory>::command) {
+        return code;
+    }
     match Cli::from_args().map_err(|status| Stop(status, String::new())).and_then(|cli| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop(status, text)) => {

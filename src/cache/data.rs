@@ -277,7 +277,7 @@ impl Shared {
         }
         let end = self.bs.offset(addr).checked_add(bytes as u64);
         if end.is_none_or(|end| end > self.dev.size()) {
-            return Err(Error::corrupt(addr, CorruptKind::Pointer(addr.get())));
+            return Err(Error::corrupt(addr, CorruptKind::OffDevice));
         }
         Ok((bytes / self.bs.bytes()) as u64)
     }

@@ -56,6 +56,16 @@ struct Shard {
     epoch: u64,
 }
 
+impl Shard {
+    /// Takes out of the clock what left the map otherwise, and what is in it twice. Otherwise blocks that come and go would
+    /// push out those that stay.
+    fn sweep(&mut self) {
+        let mut seen = AddrSet::default();
+        let Self { map, clock, .. } = self;
+        clock.retain(|addr| map.contains_key(addr) && seen.insert(*addr));
+    }
+}
+
 impl Shards {
     /// Room for about `buffers` buffers.
     pub(super) fn new(buffers: usize) -> Self {
@@ -154,9 +164,12 @@ impl Shards {
         shard.map.insert(addr, buffer);
         shard.clock.push_back(addr);
         self.owner(owner).lock().entry(owner).or_default().insert(addr);
+        if shard.clock.len() > 2 * self.limit.max(shard.map.len()) {
+            shard.sweep();
+        }
         for _ in 0..STEPS {
-            // Each insertion may evict two, so that the shard shrinks again after a time of many pinned buffers.
-            if shard.map.len() <= self.limit && shard.clock.len() <= 2 * self.limit {
+            // Each insertion may evict several, so that the shard shrinks again after a time of many pinned buffers.
+            if shard.map.len() <= self.limit {
                 break;
             }
             self.tick(shard, addr);
@@ -186,5 +199,30 @@ impl Shards {
                 owners.remove(&owner);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::BufferKind;
+
+    #[test]
+    fn blocks_that_come_and_go_do_not_push_out_those_that_stay() {
+        let shards = Shards::new(1024);
+        let put = |n: u64| {
+            let addr = BlockAddr::new(n).expect("not 0");
+            shards.replace(Buffer::new(addr, LockName::inode(addr), BufferKind::Unknown, Arc::from([0u8; 8])));
+            addr
+        };
+        for n in 1..=200 {
+            put(n);
+        }
+        for n in 0..100_000 {
+            shards.forget(put(1000 + n % 300));
+        }
+        assert_eq!(shards.len(), 200);
+        let clocks: usize = shards.shards.iter().map(|s| s.read().clock.len()).sum();
+        assert!(clocks <= shards.shards.len() * (2 * shards.limit + 1), "{clocks} entries in the clocks");
     }
 }

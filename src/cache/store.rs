@@ -175,7 +175,7 @@ impl Cache {
     }
     fn read_block(&self, addr: BlockAddr) -> Result<Arc<[u8]>> {
         if !self.is_on_device(addr) {
-            return Err(Error::corrupt(addr, CorruptKind::Pointer(addr.get())));
+            return Err(Error::corrupt(addr, CorruptKind::OffDevice));
         }
         about_to_wait()?;
         let mut buf = AlignedBuf::zeroed(self.bs.bytes());

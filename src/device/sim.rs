@@ -76,8 +76,16 @@ struct State {
     fail_write: Option<Fault>,
 }
 
+/// A change that is not durable.
 #[derive(Clone)]
-enum Pending {
+struct Pending {
+    what: Change,
+    /// It failed, or a flush has failed since: no later flush makes it durable.
+    doubtful: bool,
+}
+
+#[derive(Clone)]
+enum Change {
     Write { offset: u64, data: Vec<u8> },
     Discard { offset: u64, len: u64 },
 }
@@ -103,6 +111,10 @@ impl SimDevice {
     pub fn ops(&self) -> u64 {
         self.state.lock().next_op
     }
+    /// Number of reads so far, failed ones included: the index of the next one.
+    pub fn reads(&self) -> u64 {
+        self.state.lock().next_read
+    }
     /// The power goes while operation `index` (a write, discard or flush) is in flight: it fails, as does all I/O after it.
     pub fn set_crash_point(&self, index: u64) {
         self.state.lock().crash_point = Some(index);
@@ -125,7 +137,7 @@ impl SimDevice {
         let state = self.state.lock();
         let disk = state.durable.snapshot();
         let mut rng = Rng(seed);
-        let mut order: Vec<&Pending> = state.pending.iter().collect();
+        let mut order: Vec<&Change> = state.pending.iter().map(|op| &op.what).collect();
         if matches!(mode, CrashMode::Random | CrashMode::Torn) {
             rng.shuffle(&mut order);
         }
@@ -154,8 +166,11 @@ impl SimDevice {
     pub fn fail_reads(&self, fault: Option<Box<dyn Fn(u64, u64) -> bool + Send>>) {
         self.state.lock().fail_read = fault;
     }
-    /// Writes and flushes for which `fault(index of the operation, offset)` holds fail from now on and do nothing; the
-    /// offset of a flush is `u64::MAX`. `None` ends it.
+    /// Writes, discards and flushes for which `fault(index of the operation, offset)` holds fail from now on; the offset of a
+    /// flush is `u64::MAX`. `None` ends it.
+    ///
+    /// A failed write is not seen by readers, but a crash may find it, or parts of it, on the disk. After a failed flush
+    /// all that was in the cache is in doubt: a later flush that succeeds says nothing about it.
     pub fn fail_writes(&self, fault: Option<Box<dyn Fn(u64, u64) -> bool + Send>>) {
         self.state.lock().fail_write = fault;
     }
@@ -171,7 +186,7 @@ impl SimDevice {
 
 impl State {
     /// Gives the next operation its index; an error when it must fail. `in_flight` is what a crash finds under way.
-    fn begin_op(&mut self, offset: u64, in_flight: Option<Pending>) -> io::Result<()> {
+    fn begin_op(&mut self, offset: u64, in_flight: Option<Change>) -> io::Result<()> {
         if self.crashed {
             return Err(power_gone());
         }
@@ -179,40 +194,67 @@ impl State {
         self.next_op += 1;
         if self.crash_point.is_some_and(|point| index >= point) {
             self.crashed = true;
-            self.pending.extend(in_flight);
+            self.pending.extend(in_flight.map(Pending::in_doubt));
             return Err(power_gone());
         }
         if self.fail_write.as_ref().is_some_and(|fault| fault(index, offset)) {
+            match in_flight {
+                Some(change) => self.pending.push(Pending::in_doubt(change)),
+                None => self.pending.iter_mut().for_each(|op| op.doubtful = true),
+            }
             return Err(io::Error::other("injected write error"));
         }
         Ok(())
     }
     fn write(&mut self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        let op = Pending::Write { offset, data: buf.to_vec() };
-        self.begin_op(offset, Some(op.clone()))?;
+        let change = Change::Write { offset, data: buf.to_vec() };
+        self.begin_op(offset, Some(change.clone()))?;
         self.counters.writes += 1;
         self.counters.bytes_written += buf.len() as u64;
         self.current.write(offset, buf)?;
-        self.pending.push(op);
+        self.pending.push(Pending { what: change, doubtful: false });
         Ok(())
+    }
+    /// What is not in doubt becomes durable.
+    fn confirm(&mut self) {
+        if self.pending.iter().all(|op| !op.doubtful) {
+            self.durable = self.current.snapshot();
+            self.pending.clear();
+            return;
+        }
+        for op in std::mem::take(&mut self.pending) {
+            if op.doubtful {
+                self.pending.push(op);
+            } else {
+                let (start, stop) = op.what.range();
+                self.supersede(start, stop - start);
+                apply(&self.durable, &op.what);
+            }
+        }
     }
     /// Cuts a range that has just become durable out of older writes: they can no longer overwrite it.
     fn supersede(&mut self, offset: u64, len: u64) {
         let end = offset + len;
         let old = std::mem::take(&mut self.pending);
         for op in old {
-            let (start, stop) = op.range();
+            let (start, stop) = op.what.range();
             if stop <= offset || end <= start {
                 self.pending.push(op);
                 continue;
             }
-            self.pending.extend(op.part(start, offset));
-            self.pending.extend(op.part(end, stop));
+            let rest = [op.what.part(start, offset), op.what.part(end, stop)].into_iter().flatten();
+            self.pending.extend(rest.map(|what| Pending { what, doubtful: op.doubtful }));
         }
     }
 }
 
 impl Pending {
+    fn in_doubt(what: Change) -> Self {
+        Self { what, doubtful: true }
+    }
+}
+
+impl Change {
     fn range(&self) -> (u64, u64) {
         match self {
             Self::Write { offset, data } => (*offset, *offset + data.len() as u64),
@@ -235,23 +277,23 @@ impl Pending {
     }
 }
 
-fn apply(disk: &MemoryDevice, op: &Pending) {
+fn apply(disk: &MemoryDevice, op: &Change) {
     match op {
-        Pending::Write { offset, data } => disk.write(*offset, data).expect("was checked when it was issued"),
+        Change::Write { offset, data } => disk.write(*offset, data).expect("was checked when it was issued"),
         // Anything may be read there now.
-        Pending::Discard { offset, len } => disk.scribble(*offset, *len, 0xa5),
+        Change::Discard { offset, len } => disk.scribble(*offset, *len, 0xa5),
     }
 }
 
-fn apply_torn(disk: &MemoryDevice, op: &Pending, rng: &mut Rng) {
+fn apply_torn(disk: &MemoryDevice, op: &Change, rng: &mut Rng) {
     let (start, stop) = op.range();
     match op {
-        Pending::Write { .. } => (start..stop)
+        Change::Write { .. } => (start..stop)
             .step_by(SECTOR)
             .filter_map(|at| rng.coin().then(|| op.part(at, at + SECTOR as u64)).flatten())
             .for_each(|sector| apply(disk, &sector)),
-        Pending::Discard { .. } if rng.coin() => apply(disk, op),
-        Pending::Discard { .. } => {}
+        Change::Discard { .. } if rng.coin() => apply(disk, op),
+        Change::Discard { .. } => {}
     }
 }
 
@@ -304,7 +346,8 @@ impl BlockDevice for SimDevice {
         for (offset, buf) in ranges {
             if state.crashed {
                 // In flight together with the one that met the crash.
-                state.pending.push(Pending::Write { offset: *offset, data: buf.to_vec() });
+                let change = Change::Write { offset: *offset, data: buf.to_vec() };
+                state.pending.push(Pending::in_doubt(change));
                 continue;
             }
             let done = state.write(*offset, buf);
@@ -316,18 +359,17 @@ impl BlockDevice for SimDevice {
         let mut state = self.state.lock();
         state.begin_op(u64::MAX, None)?;
         state.counters.flushes += 1;
-        state.durable = state.current.snapshot();
-        state.pending.clear();
+        state.confirm();
         Ok(())
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         check_write(self.size, self.alignment(), offset, len)?;
         let mut state = self.state.lock();
-        let op = Pending::Discard { offset, len };
-        state.begin_op(offset, Some(op.clone()))?;
+        let change = Change::Discard { offset, len };
+        state.begin_op(offset, Some(change.clone()))?;
         state.counters.discards += 1;
-        apply(&state.current, &op);
-        state.pending.push(op);
+        apply(&state.current, &change);
+        state.pending.push(Pending { what: change, doubtful: false });
         Ok(())
     }
 }

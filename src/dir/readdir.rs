@@ -16,6 +16,8 @@ use crate::inode::{Inode, Volume};
 
 /// Leaves that are read ahead of a listing.
 const READ_AHEAD: usize = 32;
+/// Slots looked at for that: a listing in small pieces must not look through a large table that leads to few leaves each time.
+const LOOK_AHEAD: u32 = 1024;
 
 /// Lists from `from` on, `.` and `..` included, until `each` says false or the end. Checks entry counts as the kernel does.
 pub fn list(vol: &Volume, dir: &Inode, from: Cookie, each: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<()> {
@@ -72,7 +74,7 @@ fn list_leaves(vol: &Volume, dir: &Inode, from: Cookie, each: &mut dyn FnMut(Lis
 fn read_ahead(vol: &Volume, dir: &Inode, table: &mut Table<'_>, index: u32) -> Result<u32> {
     let mut addrs: Vec<BlockAddr> = Vec::with_capacity(READ_AHEAD);
     let mut end = index;
-    while end < 1 << table.depth && addrs.len() < READ_AHEAD {
+    while end < 1 << table.depth && addrs.len() < READ_AHEAD && end - index < LOOK_AHEAD {
         let leaf = table.leaf(end)?;
         if addrs.last() != Some(&leaf) {
             addrs.push(leaf);

@@ -2,7 +2,7 @@
 //! the device.
 
 use super::data::PIECE;
-use super::grow::{Room, map_for_write};
+use super::grow::{Room, grow_cost, map_for_write};
 use super::io::touch;
 use super::map::map;
 use super::punch::{edges, gap};
@@ -16,6 +16,15 @@ use std::sync::Arc;
 
 /// Most bytes that one transaction allocates.
 const CHUNK: u64 = 8 << 20;
+
+/// Blocks that [`allocate`] would have to allocate for this range: 0 where it fits into the dinode.
+pub fn allocate_cost(vol: &Volume, inode: &Inode, offset: u64, end: u64) -> Result<u32> {
+    if inode.is_stuffed() && end <= vol.bs.stuffed_max() as u64 {
+        return Ok(0);
+    }
+    let first = vol.bs.block_of(offset);
+    Ok(grow_cost(vol, inode, FileBlock(first), vol.bs.blocks_for(end) - first, false)?.alloc)
+}
 
 /// fallocate(2), default mode or KEEP_SIZE: allocates and zeroes. `NotSupported` on JDATA files. On `NoSpace` what was allocated
 /// stays, beyond the end of the file if the size was to grow.

@@ -71,6 +71,21 @@ pub fn write_cost(vol: &Volume, inode: &Inode, offset: u64, len: u64) -> Result<
 /// Bytes that only replace others need no transaction. Then the times are brought up to date once they are more than 4 ms old,
 /// which is as fine as the kernel's clock is: a file overwritten in small pieces costs no log space for each of them.
 pub fn write(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Result<(usize, BatchId)> {
+    write_dated(vol, inode, offset, bytes, Some(vol.clock.now()))
+}
+
+/// The same, but leaves the times alone: for bytes that somebody wrote earlier into a cache which knows when that was.
+pub fn write_undated(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Result<(usize, BatchId)> {
+    write_dated(vol, inode, offset, bytes, None)
+}
+
+fn write_dated(
+    vol: &Volume,
+    inode: &mut Inode,
+    offset: u64,
+    bytes: &[u8],
+    now: Option<Timestamp>,
+) -> Result<(usize, BatchId)> {
     if bytes.is_empty() {
         return Ok((0, inode.last_batch()));
     }
@@ -79,7 +94,6 @@ pub fn write(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Resu
     }
     let len = bytes.len().min(usize::try_from(MAX_SIZE - offset).unwrap_or(usize::MAX));
     let bytes = &bytes[..len];
-    let now = vol.clock.now();
     if inode.is_stuffed() && offset + len as u64 <= vol.bs.stuffed_max() as u64 {
         let batch = stuffed::write(vol, inode, offset as usize, bytes, now)?;
         return Ok((len, batch));
@@ -99,9 +113,10 @@ pub fn write(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Resu
             Err(e) => return Err(e),
         }
     }
-    if !(dated || recent(inode.dinode.mtime(), now) && recent(inode.dinode.ctime(), now)) {
+    let old = |now| !(recent(inode.dinode.mtime(), now) && recent(inode.dinode.ctime(), now));
+    if !dated && now.is_some_and(old) {
         let ((), batch) = change(vol, inode, Reserve::blocks(1), |_, inode| {
-            touch(inode, now);
+            date(inode, now);
             Ok(())
         })?;
         last = Some(batch);
@@ -113,6 +128,13 @@ pub fn write(vol: &Volume, inode: &mut Inode, offset: u64, bytes: &[u8]) -> Resu
 pub(super) fn touch(inode: &mut Inode, now: Timestamp) {
     inode.dinode.set_mtime(now);
     inode.dinode.set_ctime(now);
+}
+
+/// Sets them, unless the caller said to leave them.
+pub(super) fn date(inode: &mut Inode, now: Option<Timestamp>) {
+    if let Some(now) = now {
+        touch(inode, now);
+    }
 }
 
 /// True when `then` is so little before `now` that nobody is misled.
@@ -129,7 +151,7 @@ struct Step {
 }
 
 /// Writes the bytes that fall into the extent or hole at `pos`.
-fn step(vol: &Volume, inode: &mut Inode, pos: u64, bytes: &[u8], now: Timestamp) -> Result<Step> {
+fn step(vol: &Volume, inode: &mut Inode, pos: u64, bytes: &[u8], now: Option<Timestamp>) -> Result<Step> {
     let (block, skip) = (vol.bs.block_of(pos), vol.bs.within(pos));
     let most = (CHUNK >> vol.bs.shift()).max(1);
     let wanted = vol.bs.blocks_for(skip as u64 + bytes.len() as u64);
@@ -146,7 +168,14 @@ fn step(vol: &Volume, inode: &mut Inode, pos: u64, bytes: &[u8], now: Timestamp)
 }
 
 /// Allocates up to `blocks` blocks of the hole at `pos` and fills them.
-fn allocate(vol: &Volume, inode: &mut Inode, pos: u64, blocks: u64, bytes: &[u8], now: Timestamp) -> Result<Step> {
+fn allocate(
+    vol: &Volume,
+    inode: &mut Inode,
+    pos: u64,
+    blocks: u64,
+    bytes: &[u8],
+    now: Option<Timestamp>,
+) -> Result<Step> {
     let (block, skip) = (vol.bs.block_of(pos), vol.bs.within(pos));
     let Room { mut space, blocks, reserve } = Room::find(vol, inode, block, blocks)?;
     let bytes = &bytes[..extent_bytes(vol, blocks, skip).min(bytes.len() as u64) as usize];
@@ -168,7 +197,7 @@ fn allocate(vol: &Volume, inode: &mut Inode, pos: u64, blocks: u64, bytes: &[u8]
             (at, skip, rest) = (at.saturating_add(got), 0, later);
         }
         extend(inode, pos + bytes.len() as u64);
-        touch(inode, now);
+        date(inode, now);
         Ok(())
     })?;
     Ok(Step { bytes: bytes.len(), batch: Some(batch) })
@@ -181,7 +210,14 @@ fn extend(inode: &mut Inode, end: u64) {
 }
 
 /// Overwrites an extent in place. When the file grows by it, the bytes are ordered before the new size.
-fn replace(vol: &Volume, inode: &mut Inode, start: BlockAddr, pos: u64, bytes: &[u8], now: Timestamp) -> Result<Step> {
+fn replace(
+    vol: &Volume,
+    inode: &mut Inode,
+    start: BlockAddr,
+    pos: u64,
+    bytes: &[u8],
+    now: Option<Timestamp>,
+) -> Result<Step> {
     let (skip, end) = (vol.bs.within(pos), pos + bytes.len() as u64);
     if end <= inode.dinode.size.get() {
         data::write(vol, inode.lock_name(), start, skip, bytes, false, None)?;
@@ -191,7 +227,7 @@ fn replace(vol: &Volume, inode: &mut Inode, start: BlockAddr, pos: u64, bytes: &
     data::write(vol, inode.lock_name(), start, skip, bytes, false, Some(vol.journal.running()))?;
     let ((), batch) = change(vol, inode, Reserve::blocks(1), |_, inode| {
         extend(inode, end);
-        touch(inode, now);
+        date(inode, now);
         Ok(())
     })?;
     Ok(Step { bytes: bytes.len(), batch: Some(batch) })
@@ -204,7 +240,7 @@ fn replace_journaled(
     start: BlockAddr,
     pos: u64,
     bytes: &[u8],
-    now: Timestamp,
+    now: Option<Timestamp>,
 ) -> Result<Step> {
     let skip = vol.bs.within(pos);
     let blocks = vol.bs.blocks_for((skip + bytes.len()) as u64);
@@ -214,7 +250,7 @@ fn replace_journaled(
     let ((), batch) = change(vol, inode, reserve, |tx, inode| {
         data::write_journaled(tx, vol, name, start, skip, bytes, false)?;
         extend(inode, pos + bytes.len() as u64);
-        touch(inode, now);
+        date(inode, now);
         Ok(())
     })?;
     drop(held);

@@ -37,6 +37,14 @@ pub fn truncate(vol: &Volume, inode: &mut Inode, size: u64) -> Result<()> {
     shrink(vol, inode, size, now)
 }
 
+/// Blocks that [`truncate`] would have to allocate: the one into which the dinode's contents move.
+pub fn resize_cost(vol: &Volume, inode: &Inode, size: u64) -> Result<u64> {
+    if !inode.is_stuffed() || size <= vol.bs.stuffed_max() as u64 {
+        return Ok(0);
+    }
+    Ok(grow_cost(vol, inode, FileBlock(0), 0, false)?.alloc.into())
+}
+
 fn resize_stuffed(vol: &Volume, inode: &mut Inode, size: u64, now: Timestamp) -> Result<()> {
     if size <= vol.bs.stuffed_max() as u64 {
         change(vol, inode, Reserve::blocks(1), |tx, inode| {

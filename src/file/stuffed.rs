@@ -1,7 +1,7 @@
 //! Files whose contents lie in the dinode (ondisk.md 4.3).
 
 use super::change;
-use super::io::touch;
+use super::io::date;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::format::dinode::DINODE_SIZE;
@@ -20,9 +20,15 @@ pub(super) fn read(vol: &Volume, inode: &Inode, offset: usize, buf: &mut [u8]) -
 }
 
 /// Writes `bytes`, which fit into the dinode, in a transaction of their own.
-pub(super) fn write(vol: &Volume, inode: &mut Inode, offset: usize, bytes: &[u8], now: Timestamp) -> Result<BatchId> {
+pub(super) fn write(
+    vol: &Volume,
+    inode: &mut Inode,
+    offset: usize,
+    bytes: &[u8],
+    now: Option<Timestamp>,
+) -> Result<BatchId> {
     let ((), batch) = change(vol, inode, Reserve::blocks(1), |tx, inode| {
-        touch(inode, now);
+        date(inode, now);
         put(vol, tx, inode, offset, bytes)
     })?;
     Ok(batch)

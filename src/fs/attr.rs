@@ -129,6 +129,7 @@ impl Fs {
         if size > i64::MAX as u64 {
             return Err(Error::TooBig);
         }
+        self.check_inode_quota(caller, inode, |vol| file::resize_cost(vol, inode, size))?;
         self.watch(file::truncate(&self.vol, inode, size))?;
         if caller.uid != 0 {
             self.kill_privileges(inode)?;
@@ -217,15 +218,15 @@ impl Fs {
             if let Some(t) = set.mtime {
                 d.set_mtime(pick(t));
             }
-            d.set_ctime(set.ctime.unwrap_or(now));
+            d.set_ctime(set.ctime.map_or(now, |at| later_change(at, d.ctime(), now)));
         })
     }
 
     /// The inode was read: its access time follows, always (`strict`) or when it is not later than the last change or older
-    /// than a day (relatime). Nothing happens on read-only mounts and where the `A` flag forbids it. True when it changed.
+    /// than a day (relatime). Nothing happens on read-only and frozen mounts and where the `A` flag forbids it. True when it changed.
     pub fn touch(&self, node: BlockAddr, strict: bool) -> Result<bool> {
         const DAY: i64 = 24 * 60 * 60;
-        if self.is_read_only() {
+        if self.is_read_only() || self.is_frozen() {
             return Ok(false);
         }
         let due = |inode: &Inode, now: Timestamp| {
@@ -255,6 +256,13 @@ impl Fs {
         tx.commit();
         Ok(())
     }
+}
+
+/// The ctime when the kernel's cache says `at`. It says so now and then, and another change may overtake that: `stored` stays
+/// when it is the later one, unless it lies in the future.
+fn later_change(at: Timestamp, stored: Timestamp, now: Timestamp) -> Timestamp {
+    let order = |t: Timestamp| (t.sec, t.nsec);
+    if order(at) < order(stored) && order(stored) <= order(now) { stored } else { at }
 }
 
 /// Immutable and append-only inodes keep their attributes; an append-only one may be touched.
@@ -296,6 +304,14 @@ mod tests {
             assert_eq!((may_set(fixed, &set).is_ok(), may_set(log, &set).is_ok()), (on_fixed, on_log));
             assert!(may_set(DiFlags(0), &set).is_ok());
         }
+    }
+
+    #[test]
+    fn an_older_ctime_does_not_win() {
+        let at = |sec| Timestamp { sec, nsec: 5 };
+        assert_eq!(later_change(at(3), at(2), at(9)), at(3));
+        assert_eq!(later_change(at(3), at(4), at(9)), at(4));
+        assert_eq!(later_change(at(3), at(10), at(9)), at(3), "stored in the future");
     }
 
     #[test]

@@ -104,13 +104,20 @@ impl Fs {
         })
     }
 
-    /// FITRIM: tells the device of free extents; bytes trimmed.
+    /// FITRIM: tells the device of free extents; bytes trimmed. `Invalid` for a range that begins behind the end or is shorter
+    /// than a block, and for a least length that no rgrp can have.
     pub fn trim(&self, start: u64, len: u64, min_len: u64) -> Result<u64> {
         if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         let bs = self.vol.bs;
         let end = bs.block_of(start.saturating_add(len));
+        let extents = self.vol.rgrps.extents();
+        let last = extents.last().map_or(0, |e| e.end());
+        let longest = extents.iter().map(|e| u64::from(e.data)).max().unwrap_or(0);
+        if bs.block_of(start) >= last || len < bs.bytes() as u64 || bs.blocks_for(min_len) > longest {
+            return Err(Error::Invalid);
+        }
         let blocks = self.watch(self.vol.rgrps.trim(bs.blocks_for(start), end, bs.blocks_for(min_len).max(1)))?;
         Ok(blocks.saturating_mul(bs.bytes() as u64))
     }

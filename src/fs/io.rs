@@ -19,6 +19,15 @@ pub struct OpenHow {
     pub truncate: bool,
 }
 
+/// What goes with a write.
+#[derive(Clone, Copy)]
+struct WriteHow {
+    /// setuid and setgid go.
+    kill: bool,
+    /// It happened now.
+    dated: bool,
+}
+
 impl Fs {
     /// Opens a file: checks the immutable and append-only flags, truncates. Says whether writes must be durable when they
     /// return (the `S` attribute), so that they must not linger in a cache.
@@ -32,9 +41,16 @@ impl Fs {
             may_write(&inode, how.append && !how.truncate)?;
             if inode.is_regular() && inode.dinode.size.get() > 0 {
                 self.watch(file::truncate(&self.vol, &mut inode, 0))?;
-                if caller.uid != 0 {
-                    self.kill_privileges(&mut inode)?;
-                }
+            } else if inode.is_regular() {
+                // Truncating is a change also where there is nothing to cut off.
+                let now = self.vol.clock.now();
+                self.change_dinode(&mut inode, |d| {
+                    d.set_mtime(now);
+                    d.set_ctime(now);
+                })?;
+            }
+            if inode.is_regular() && caller.uid != 0 {
+                self.kill_privileges(&mut inode)?;
             }
             return Ok(inode.flags().has(DiFlags::SYNC));
         }
@@ -65,25 +81,40 @@ impl Fs {
         kill_privileges: bool,
     ) -> Result<usize> {
         let mut inode = self.watch(self.exclusive(node))?;
-        self.write_held(caller, &mut inode, offset, bytes, kill_privileges)
+        self.write_held(caller, &mut inode, offset, bytes, WriteHow { kill: kill_privileges, dated: true })
+    }
+
+    /// Writes `bytes` that a program wrote earlier into the kernel's cache: the kernel says itself when that was.
+    pub fn write_back(&self, caller: &Caller, node: BlockAddr, offset: u64, bytes: &[u8]) -> Result<usize> {
+        let mut inode = self.watch(self.exclusive(node))?;
+        self.write_held(caller, &mut inode, offset, bytes, WriteHow { kill: false, dated: false })
     }
 
     /// Writes `bytes` at the end of the file, wherever that is by now: O_APPEND on a shared mount.
     pub fn append(&self, caller: &Caller, node: BlockAddr, bytes: &[u8], kill_privileges: bool) -> Result<usize> {
         let mut inode = self.watch(self.exclusive(node))?;
         let end = inode.dinode.size.get();
-        self.write_held(caller, &mut inode, end, bytes, kill_privileges)
+        self.write_held(caller, &mut inode, end, bytes, WriteHow { kill: kill_privileges, dated: true })
     }
 
-    fn write_held(&self, caller: &Caller, inode: &mut Inode, offset: u64, bytes: &[u8], kill: bool) -> Result<usize> {
+    fn write_held(
+        &self,
+        caller: &Caller,
+        inode: &mut Inode,
+        offset: u64,
+        bytes: &[u8],
+        how: WriteHow,
+    ) -> Result<usize> {
         if !inode.is_regular() {
             return Err(if inode.is_dir() { Error::IsADirectory } else { Error::Invalid });
         }
-        if let Some(owner) = inode.owner() {
-            self.check_quota(caller, owner, self.vol.bs.blocks_for(bytes.len() as u64))?;
-        }
-        let (written, batch) = self.watch(file::write(&self.vol, inode, offset, bytes))?;
-        if kill {
+        self.check_inode_quota(caller, inode, |vol| file::write_cost(vol, inode, offset, bytes.len() as u64))?;
+        let (written, batch) = self.watch(if how.dated {
+            file::write(&self.vol, inode, offset, bytes)
+        } else {
+            file::write_undated(&self.vol, inode, offset, bytes)
+        })?;
+        if how.kill {
             self.kill_privileges(inode)?;
         }
         if inode.flags().has(DiFlags::SYNC) {
@@ -121,14 +152,12 @@ impl Fs {
             return Err(Error::NotSupported);
         }
         if mode & PUNCH_HOLE == 0 {
-            let blocks = self.vol.bs.blocks_for(end) - self.vol.bs.block_of(offset);
-            // What can never fit is refused before it has filled the disk.
-            if blocks.saturating_sub(inode.dinode.blocks.get()) > self.space().free {
+            // What cannot fit is refused before it has filled the disk.
+            let blocks = u64::from(self.watch(file::allocate_cost(&self.vol, &inode, offset, end))?);
+            if blocks > self.space().free {
                 return Err(Error::NoSpace);
             }
-            if let Some(owner) = inode.owner() {
-                self.check_quota(caller, owner, blocks)?;
-            }
+            self.check_inode_quota(caller, &inode, |_| Ok(blocks))?;
         }
         let result = match mode & !KEEP_SIZE {
             0 => file::allocate(&self.vol, &mut inode, offset, len, keep),

@@ -6,6 +6,7 @@ use super::namei::must_be_dir;
 use crate::dir::{self, Cookie, Entry};
 use crate::error::{Error, Result};
 use crate::ids::BlockAddr;
+use crate::inode::Inode;
 
 /// One entry of a listing.
 #[derive(Clone, Debug)]
@@ -25,6 +26,9 @@ impl Fs {
     pub fn list(&self, node: BlockAddr, from: Cookie, each: &mut dyn FnMut(DirItem<'_>) -> bool) -> Result<()> {
         let dir = self.watch(self.shared(node))?;
         must_be_dir(&dir)?;
+        if is_gone(&dir) {
+            return Ok(());
+        }
         self.watch(dir::list(&self.vol, &dir, from, &mut |l| {
             each(DirItem { name: l.name, entry: l.entry, next: l.next, attr: None })
         }))
@@ -35,6 +39,9 @@ impl Fs {
     pub fn list_plus(&self, node: BlockAddr, from: Cookie, each: &mut dyn FnMut(DirItem<'_>) -> bool) -> Result<()> {
         let dir = self.watch(self.shared(node))?;
         must_be_dir(&dir)?;
+        if is_gone(&dir) {
+            return Ok(());
+        }
         let mut failed = None;
         self.watch(dir::list(&self.vol, &dir, from, &mut |l| {
             let dots = l.name == b"." || l.name == b"..";
@@ -59,4 +66,10 @@ impl Fs {
         }))?;
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// A removed directory that somebody has open, here or on another node: it lists nothing. Its count says so already, its
+/// block still holds `.` and `..`.
+fn is_gone(dir: &Inode) -> bool {
+    dir.dinode.nlink.get() == 0
 }

@@ -205,11 +205,14 @@ impl Fs {
     }
 
     /// Deletes the inode at once when it has no name and the kernel does not know it; otherwise with the last reference.
+    ///
+    /// The name is gone by now, so that a block that cannot be read is no failure of the operation: what is left is an
+    /// orphan, which is deleted when space is short or at the next mount.
     pub(super) fn after_unlink(&self, victim: InodeExclusive) -> Result<()> {
-        if victim.dinode.nlink.get() == 0 && self.nodes.doom(victim.inum) {
-            return self.vol.delete(victim);
+        if victim.dinode.nlink.get() > 0 || !self.nodes.doom(victim.inum) {
+            return Ok(());
         }
-        Ok(())
+        self.vol.journal.or_later("deleting an inode without a name", self.vol.delete(victim))
     }
 }
 

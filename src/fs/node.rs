@@ -1,17 +1,29 @@
 //! The inodes the kernel knows, and how often it was told of each.
 
 use crate::error::{Error, Result};
-use crate::ids::{BlockAddr, Inum};
+use crate::ids::{BlockAddr, FormalIno, Inum};
 use crate::sync::DashMap;
 
 /// What is kept of a node.
+/// There may be millions, so it is small: the address is the key.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    inum: Inum,
-    /// References the kernel holds: one for each answer that named the inode.
-    lookups: u64,
-    /// It has no name any more: the last reference deletes it.
-    doomed: bool,
+    formal: FormalIno,
+    /// References the kernel holds, one for each answer that named the inode, times two; plus one when it has no name any
+    /// more: the last reference deletes it.
+    lookups_doomed: u64,
+}
+
+impl Node {
+    fn lookups(self) -> u64 {
+        self.lookups_doomed >> 1
+    }
+    fn doomed(self) -> bool {
+        self.lookups_doomed & 1 == 1
+    }
+    fn inum(self, addr: BlockAddr) -> Inum {
+        Inum { formal: self.formal, addr }
+    }
 }
 
 /// node → references. The root is always known.
@@ -30,7 +42,7 @@ impl Nodes {
         if node == self.root.addr {
             return Ok(self.root);
         }
-        self.map.get(&node).map(|n| n.inum).ok_or(Error::Stale)
+        self.map.get(&node).map(|n| n.inum(node)).ok_or(Error::Stale)
     }
 
     /// One more reference; called with the inode's glock held, so that it cannot be deleted meanwhile.
@@ -38,15 +50,15 @@ impl Nodes {
         if inum == self.root {
             return;
         }
-        let mut node = self.map.entry(inum.addr).or_insert(Node { inum, lookups: 0, doomed: false });
-        node.lookups += 1;
+        let mut node = self.map.entry(inum.addr).or_insert(Node { formal: inum.formal, lookups_doomed: 0 });
+        node.lookups_doomed += 2;
     }
 
     /// The inode lost its last name. True when the kernel does not know it, so that it must be deleted at once.
     pub(super) fn doom(&self, inum: Inum) -> bool {
         match self.map.get_mut(&inum.addr) {
             Some(mut node) => {
-                node.doomed = true;
+                node.lookups_doomed |= 1;
                 false
             }
             None => true,
@@ -56,18 +68,13 @@ impl Nodes {
     /// Drops references; the identity when the node is unknown from now on and its inode doomed.
     pub(super) fn forget(&self, addr: BlockAddr, count: u64) -> Option<Inum> {
         let mut node = self.map.get_mut(&addr)?;
-        node.lookups = node.lookups.saturating_sub(count);
-        if node.lookups > 0 {
+        node.lookups_doomed -= 2 * count.min(node.lookups());
+        if node.lookups() > 0 {
             return None;
         }
         drop(node);
-        let (_, gone) = self.map.remove_if(&addr, |_, n| n.lookups == 0)?;
-        gone.doomed.then_some(gone.inum)
-    }
-
-    /// True when `forget` would return an identity.
-    pub(super) fn would_delete(&self, addr: BlockAddr, count: u64) -> bool {
-        self.map.get(&addr).is_some_and(|n| n.doomed && n.lookups <= count)
+        let (_, gone) = self.map.remove_if(&addr, |_, n| n.lookups() == 0)?;
+        gone.doomed().then_some(gone.inum(addr))
     }
 
     /// True when the kernel refers to the inode at this address.
@@ -77,7 +84,7 @@ impl Nodes {
 
     /// All doomed nodes, forgotten.
     pub(super) fn drain_doomed(&self) -> Vec<Inum> {
-        let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed).map(|n| n.inum).collect();
+        let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed()).map(|n| n.inum(*n.key())).collect();
         for inum in &doomed {
             self.map.remove(&inum.addr);
         }
@@ -88,7 +95,6 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::FormalIno;
 
     fn inum(n: u64) -> Inum {
         Inum { formal: FormalIno(n), addr: BlockAddr::new(n).expect("not 0") }
@@ -101,7 +107,6 @@ mod tests {
         nodes.remember(inum(7));
         assert!(!nodes.doom(inum(7)) && nodes.doom(inum(8)));
         assert_eq!(nodes.forget(inum(7).addr, 1), None);
-        assert!(nodes.would_delete(inum(7).addr, 1));
         assert_eq!(nodes.forget(inum(7).addr, 1), Some(inum(7)));
         assert!(!nodes.known(inum(7).addr) && nodes.known(inum(1).addr));
         assert!(matches!(nodes.inum(inum(7).addr), Err(Error::Stale)));

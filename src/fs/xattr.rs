@@ -1,7 +1,7 @@
 //! Extended attributes by their full names.
 
-use super::Fs;
 use super::namei::cannot_change;
+use super::{Caller, Fs};
 use crate::error::{Error, Result};
 use crate::format::ea::EaType;
 use crate::ids::BlockAddr;
@@ -32,15 +32,16 @@ impl Fs {
     }
 
     /// Sets an attribute.
-    pub fn setxattr(&self, node: BlockAddr, name: &[u8], value: &[u8], how: SetMode) -> Result<()> {
+    pub fn setxattr(&self, caller: &Caller, node: BlockAddr, name: &[u8], value: &[u8], how: SetMode) -> Result<()> {
         let (kind, short) = self.known_name(name)?;
         let mut inode = self.watch(self.exclusive(node))?;
         if cannot_change(inode.flags()) {
             return Err(Error::NotPermitted);
         }
         if kind == EaType::System {
-            return self.set_acl(&mut inode, short, value);
+            return self.set_acl(caller, &mut inode, short, value);
         }
+        self.check_inode_quota(caller, &inode, |vol| xattr::set_cost(vol, &inode, kind, short, value))?;
         self.watch(xattr::set(&self.vol, &mut inode, kind, short, value, how, &mut |_| {}))
     }
 
@@ -66,14 +67,14 @@ impl Fs {
     }
 
     /// An access ACL sets the permission bits; one that says no more than they do is not stored.
-    fn set_acl(&self, inode: &mut Inode, name: &[u8], value: &[u8]) -> Result<()> {
+    fn set_acl(&self, caller: &Caller, inode: &mut Inode, name: &[u8], value: &[u8]) -> Result<()> {
         let acl = Acl::parse(value)?;
         if name == DEFAULT {
             if !inode.is_dir() {
                 return if acl.is_none() { Ok(()) } else { Err(Error::Access) };
             }
             return match acl {
-                Some(acl) => self.store_acl(inode, name, &acl, None),
+                Some(acl) => self.store_acl(caller, inode, name, &acl, None),
                 None => self.drop_acl(inode, name, None),
             };
         }
@@ -81,17 +82,19 @@ impl Fs {
         let mode = inode.dinode.mode.get() & !0o777 | acl.mode_bits();
         match acl.equivalent_mode() {
             Some(_) => self.drop_acl(inode, name, Some(mode)),
-            None => self.store_acl(inode, name, &acl, Some(mode)),
+            None => self.store_acl(caller, inode, name, &acl, Some(mode)),
         }
     }
 
-    fn store_acl(&self, inode: &mut Inode, name: &[u8], acl: &Acl, mode: Option<u32>) -> Result<()> {
+    fn store_acl(&self, caller: &Caller, inode: &mut Inode, name: &[u8], acl: &Acl, mode: Option<u32>) -> Result<()> {
+        let value = acl.to_bytes();
+        self.check_inode_quota(caller, inode, |vol| xattr::set_cost(vol, inode, EaType::System, name, &value))?;
         let also = &mut |i: &mut Inode| {
             if let Some(mode) = mode {
                 i.dinode.mode.set(mode);
             }
         };
-        self.watch(xattr::set(&self.vol, inode, EaType::System, name, &acl.to_bytes(), SetMode::Any, also))
+        self.watch(xattr::set(&self.vol, inode, EaType::System, name, &value, SetMode::Any, also))
     }
 
     fn drop_acl(&self, inode: &mut Inode, name: &[u8], mode: Option<u32>) -> Result<()> {

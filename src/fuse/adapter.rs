@@ -1,13 +1,14 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, caller, file_attr, fopen_flags, fuse_errno, has_group, no_atime, no_inode, open_how, owned, send_entry,
-    set_time, timestamp,
+    Made, asker, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_attr,
+    send_entry, set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
-use super::kernel::{Kernel, negotiate};
+use super::kernel::{Kernel, MAX_IO};
 use super::listing::Listing;
-use super::service::Service;
+use super::negotiate::negotiate;
+use super::service::{Service, WriteHow};
 use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::fs::{Attr, Caller, NewInode, SetAttr};
@@ -22,9 +23,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-/// Largest request the kernel sends or asks for.
-pub(super) const MAX_IO: u32 = 1 << 20;
 
 thread_local! {
     /// Memory for the answers to reads, one for each thread that answers.
@@ -54,6 +52,13 @@ impl Adapter {
         self.serve(reply, op, |service, reply, result| match result {
             Ok(attr) => send_entry(service, reply, &attr),
             Err(e) => reply.error(fuse_errno(&e)),
+        });
+    }
+
+    fn serve_attr(&self, reply: ReplyAttr, node: u64, op: impl Fn(&Service) -> Result<Attr> + Send + 'static) {
+        let kernel = Arc::clone(&self.kernel);
+        self.serve(reply, op, move |service, reply, result| {
+            send_attr(service, reply, kernel.attr_ttl(service, node), result);
         });
     }
 
@@ -149,18 +154,18 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        let service = Arc::clone(&self.service);
-        let forget = move || {
-            // There is nobody to tell: the inode stays an orphan and is deleted by the next mount.
-            if let Err(e) = service.forget(ino.0, nlookup) {
-                tracing::warn!(inode = ino.0, "deleting an unlinked inode failed: {e}");
-            }
-        };
-        if self.service.forget_takes_long(ino.0, nlookup) { self.dispatcher.later(forget) } else { forget() }
+        self.dispatcher.forget(&self.service, ino.0, nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(reply, move |s| s.getattr(ino.0), send_attr);
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        if fh.is_none() || !self.kernel.asks_before_write(ino.0) {
+            return self.serve_attr(reply, ino.0, move |s| s.getattr(ino.0));
+        }
+        let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
+        self.dispatcher.later(move || {
+            let result = kernel.attr_before_write(&service, ino.0);
+            send_attr(&service, reply, Duration::ZERO, result);
+        });
     }
 
     fn setattr(
@@ -181,7 +186,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let who = caller(req);
+        let who = asker(req);
         let set = SetAttr {
             mode,
             uid,
@@ -191,7 +196,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
             ctime: ctime.map(timestamp),
         };
-        self.serve(reply, move |s| s.setattr(&who, ino.0, &set), send_attr);
+        self.serve_attr(reply, ino.0, move |s| s.setattr(&who, ino.0, &set));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -260,7 +265,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, how, kernel) = (caller(req), open_how(flags.0), Arc::clone(&self.kernel));
+        let (who, how, kernel) = (asker(req), open_how(flags.0), Arc::clone(&self.kernel));
         let quietly = no_atime(flags.0);
         self.serve(
             reply,
@@ -310,7 +315,13 @@ impl Filesystem for Adapter {
                 let (a, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
                 let opened = service.opened(open_how(flags).write, false);
                 kernel.opened(a.ino.0, open_how(flags).write);
-                reply.created(&service.policy.name_ttl, &a, generation, FileHandle(0), fopen_flags(opened));
+                reply.created(
+                    &kernel.attr_ttl(service, a.ino.0).min(service.policy.name_ttl),
+                    &a,
+                    generation,
+                    FileHandle(0),
+                    fopen_flags(opened),
+                );
             }
             Err(e) => reply.error(fuse_errno(&e)),
         });
@@ -360,19 +371,22 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let who = caller(req);
-        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let at_end = open_how(flags.0).append && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let who = asker(req);
+        let how = WriteHow {
+            kill: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            append: open_how(flags.0).append,
+            cached: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+        };
         let send = |reply: ReplyWrite, result: Result<usize>| match result {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
         };
-        match self.dispatcher.here(|| self.service.write(&who, ino.0, offset, data, kill, at_end)) {
+        match self.dispatcher.here(|| self.kernel.write(&self.service, &who, (ino.0, offset), data, how)) {
             Some(result) => send(reply, result),
             None => {
-                let (service, data) = (Arc::clone(&self.service), data.to_vec());
+                let (service, kernel, data) = (Arc::clone(&self.service), Arc::clone(&self.kernel), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = service.write(&who, ino.0, offset, &data, kill, at_end);
+                    let result = kernel.write(&service, &who, (ino.0, offset), &data, how);
                     send(reply, result);
                 });
             }
@@ -386,7 +400,18 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.serve_empty(reply, move |s| s.fsync(ino.0));
+        let kernel = Arc::clone(&self.kernel);
+        self.serve(
+            reply,
+            move |s| s.fsync(ino.0),
+            move |_, reply: ReplyEmpty, result| {
+                kernel.settled(ino.0);
+                match result {
+                    Ok(()) => reply.ok(),
+                    Err(e) => reply.error(fuse_errno(&e)),
+                }
+            },
+        );
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -417,10 +442,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (who, pid) = (caller(req), req.pid());
+        let who = asker(req);
         let (name, value) = (owned(name), Box::<[u8]>::from(value));
-        let in_group = move |gid| has_group(pid, gid);
-        self.serve_empty(reply, move |s| s.setxattr(&who, ino.0, (&name, &value), flags, &in_group));
+        self.serve_empty(reply, move |s| s.setxattr(&who, ino.0, (&name, &value), flags));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -467,7 +491,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let who = caller(req);
+        let who = asker(req);
         self.serve_empty(reply, move |s| s.fallocate(&who, ino.0, offset, length, mode));
     }
 
@@ -489,12 +513,5 @@ impl Filesystem for Adapter {
             kernel.collect_writes(ino.0);
             send(reply, service.seek(ino.0, offset, whence));
         });
-    }
-}
-
-fn send_attr(service: &Service, reply: ReplyAttr, result: Result<Attr>) {
-    match result {
-        Ok(attr) => reply.attr(&service.policy.attr_ttl, &file_attr(service, &attr, false)),
-        Err(e) => reply.error(fuse_errno(&e)),
     }
 }

@@ -1,12 +1,13 @@
 //! Between the fuser crate's types and ours.
 
+use super::asker::Asker;
 use super::errno::errno;
 use super::service::{Opened, Service};
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::format::DirentType;
 use crate::fs::{Attr, Caller, DirItem, NewInode, OpenHow, SetTime};
-use fuser::{Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyEntry, Request, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEntry, Request, TimeOrNow};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -20,11 +21,8 @@ pub(super) fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), umask: 0 }
 }
 
-/// Whether a waiting program has this supplementary group; a program we cannot see has none.
-pub(super) fn has_group(pid: u32, gid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    groups.split_whitespace().any(|g| g.parse() == Ok(gid))
+pub(super) fn asker(req: &Request) -> Asker {
+    Asker { who: caller(req), pid: req.pid() }
 }
 
 pub(super) fn owned(name: &OsStr) -> Box<[u8]> {
@@ -35,6 +33,13 @@ pub(super) fn send_entry(service: &Service, reply: ReplyEntry, attr: &Attr) {
     let policy = &service.policy;
     let generation = Generation(attr.inum.formal.0);
     reply.entry_with_ttls(&policy.attr_ttl, &policy.name_ttl, &file_attr(service, attr, true), generation);
+}
+
+pub(super) fn send_attr(service: &Service, reply: ReplyAttr, ttl: Duration, result: Result<Attr>) {
+    match result {
+        Ok(attr) => reply.attr(&ttl, &file_attr(service, &attr, false)),
+        Err(e) => reply.error(fuse_errno(&e)),
+    }
 }
 
 /// `as_node`: the number is the kernel's name for the inode (1 for the root), not what stat(2) shows.

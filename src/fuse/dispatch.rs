@@ -1,29 +1,31 @@
 //! Where a request runs: on the thread that read it, or on the pool.
 
+use super::service::Service;
 use crate::error::{Error, Result};
 use crate::sync;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Runs requests; knows how many reader threads may wait at once.
+/// Runs requests; knows how many threads that read them may wait at once.
 pub struct Dispatcher {
-    /// Readers that may still start to wait: one less than there are.
+    /// Threads that may still start to wait.
     spare: AtomicUsize,
     pool: tokio::runtime::Runtime,
 }
 
 impl Dispatcher {
-    /// For this many reader threads.
-    pub fn new(readers: usize) -> io::Result<Self> {
+    /// `spare`: how many of the threads that read requests may wait at the same time; at least one must go on reading.
+    pub fn new(spare: usize) -> io::Result<Self> {
         let pool = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(512)
             .thread_name("gfs2r-worker")
             .build()?;
-        Ok(Self { spare: AtomicUsize::new(readers.saturating_sub(1)), pool })
+        Ok(Self { spare: AtomicUsize::new(spare), pool })
     }
 
-    /// Runs `op` without waiting; where it must wait, waits here if a reader can be spared. `None`: the caller moves the
+    /// Runs `op` without waiting; where it must wait, waits here if a thread can be spared. `None`: the caller moves the
     /// request to the pool.
     pub fn here<T>(&self, mut op: impl FnMut() -> Result<T>) -> Option<Result<T>> {
         match sync::impatiently(&mut op) {
@@ -47,6 +49,25 @@ impl Dispatcher {
     /// Runs `job` on the pool.
     pub fn later(&self, job: impl FnOnce() + Send + 'static) {
         self.pool.spawn_blocking(job);
+    }
+
+    /// The kernel forgets a node: what must be deleted then is deleted here if that is quickly done, otherwise later.
+    pub fn forget(&self, service: &Arc<Service>, node: u64, count: u64) {
+        let Some(inum) = service.forget(node, count) else { return };
+        let done = if service.fs.is_deleted_quickly(inum) { self.here(|| service.delete(inum)) } else { None };
+        // There is nobody to tell: the inode stays an orphan and is deleted by the next mount.
+        let tell = move |result: Result<()>| {
+            if let Err(e) = result {
+                tracing::warn!(inode = inum.addr.get(), "deleting an unlinked inode failed: {e}");
+            }
+        };
+        match done {
+            Some(result) => tell(result),
+            None => {
+                let service = Arc::clone(service);
+                self.later(move || tell(service.delete(inum)));
+            }
+        }
     }
 
     /// Runs `op` here or later, and gives its result to `answer`.

@@ -1,5 +1,6 @@
 //! What the kernel may cache and how files are opened: one table (fuse.md 7).
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// When reading a file changes its access time.
@@ -12,6 +13,33 @@ pub enum Atime {
     Relative,
     /// Always.
     Strict,
+}
+
+/// An [`Atime`] that a remount can change.
+#[derive(Debug, Default)]
+pub struct AtimeSwitch(AtomicU8);
+
+impl AtimeSwitch {
+    /// Set to `atime`.
+    pub fn new(atime: Atime) -> Self {
+        let switch = Self::default();
+        switch.set(atime);
+        switch
+    }
+
+    /// What holds from now on.
+    pub fn set(&self, atime: Atime) {
+        self.0.store(atime as u8, Ordering::Relaxed);
+    }
+
+    /// What holds now.
+    pub fn get(&self) -> Atime {
+        match self.0.load(Ordering::Relaxed) {
+            n if n == Atime::Never as u8 => Atime::Never,
+            n if n == Atime::Strict as u8 => Atime::Strict,
+            _ => Atime::Relative,
+        }
+    }
 }
 
 /// How a mount treats the kernel's caches. A shared mount must be told of other nodes' changes, a single one need not.
@@ -31,7 +59,7 @@ pub struct Policy {
     pub direct_writes: bool,
     /// flock and fcntl locks come to us.
     pub locks: bool,
-    /// Reader threads.
+    /// Threads that wait for requests at the same time.
     pub readers: usize,
 }
 
@@ -49,7 +77,7 @@ impl Policy {
             attr_ttl: FOREVER,
             direct_writes: false,
             locks: false,
-            readers: 4,
+            readers: 2,
         }
     }
 
@@ -63,7 +91,7 @@ impl Policy {
             attr_ttl: FOREVER,
             direct_writes: true,
             locks: true,
-            readers: 4,
+            readers: 2,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! One function for each request, in plain types.
 
-use super::policy::{Atime, Policy};
+use super::asker::Asker;
+use super::policy::{Atime, AtimeSwitch, Policy};
 use crate::error::{Error, Result};
+use crate::format::DirentType;
 use crate::format::dinode::mode::S_ISGID;
 use crate::fs::{Attr, Caller, DirItem, Fs, FsxAttr, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
-use crate::ids::BlockAddr;
+use crate::ids::{BlockAddr, Inum};
 use std::sync::Arc;
 
 const GETFLAGS: u32 = 0x8008_6601;
@@ -14,6 +16,7 @@ const SETFLAGS32: u32 = 0x4004_6602;
 const FSGETXATTR: u32 = 0x801c_581f;
 const FSSETXATTR: u32 = 0x401c_5820;
 const FITRIM: u32 = 0xc018_5879;
+const GETFSLABEL: u32 = 0x8100_9431;
 
 /// The kernel's name for the root.
 const ROOT: u64 = 1;
@@ -29,6 +32,18 @@ pub struct Opened {
     pub touched: bool,
 }
 
+/// What the kernel says of a write.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteHow {
+    /// setuid and setgid go.
+    pub kill: bool,
+    /// O_APPEND.
+    pub append: bool,
+    /// It comes from the kernel's cache. With the write-back cache the kernel knows when the program wrote, and tells us
+    /// (SETATTR) when that changed the times; without it, only now is known.
+    pub cached: bool,
+}
+
 /// Answers requests. Nodes are the kernel's numbers: 1 for the root, otherwise the dinode's address.
 pub struct Service {
     /// The operations.
@@ -36,7 +51,11 @@ pub struct Service {
     /// What the kernel may cache.
     pub policy: Policy,
     /// When reading changes access times.
-    pub atime: Atime,
+    pub atime: Arc<AtimeSwitch>,
+    /// Listing a directory never changes its access time (`nodiratime`).
+    pub nodiratime: bool,
+    /// The lock table's name, which is GFS2's label.
+    pub label: Vec<u8>,
 }
 
 impl Service {
@@ -52,17 +71,21 @@ impl Service {
 
     /// LOOKUP.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr> {
+        // The kernel looks up `.` itself, unless it has a file handle whose inode it has forgotten.
+        if name == b"." {
+            return self.fs.by_handle(self.addr(parent)?);
+        }
         self.fs.lookup(self.addr(parent)?, name)
     }
 
-    /// FORGET.
-    pub fn forget(&self, node: u64, count: u64) -> Result<()> {
-        self.fs.forget(self.addr(node)?, count)
+    /// FORGET. The identity of an inode that is now to be deleted.
+    pub fn forget(&self, node: u64, count: u64) -> Option<Inum> {
+        self.fs.let_go(self.addr(node).ok()?, count)
     }
 
-    /// True when this FORGET may take long.
-    pub fn forget_takes_long(&self, node: u64, count: u64) -> bool {
-        self.addr(node).is_ok_and(|addr| self.fs.forget_deletes(addr, count))
+    /// Deletes an inode that was forgotten.
+    pub fn delete(&self, inum: Inum) -> Result<()> {
+        self.fs.delete_forgotten(inum)
     }
 
     /// GETATTR.
@@ -71,8 +94,34 @@ impl Service {
     }
 
     /// SETATTR.
-    pub fn setattr(&self, caller: &Caller, node: u64, set: &SetAttr) -> Result<Attr> {
-        self.fs.setattr(caller, self.addr(node)?, set)
+    pub fn setattr(&self, asker: &Asker, node: u64, set: &SetAttr) -> Result<Attr> {
+        let addr = self.addr(node)?;
+        let kills = set.size.is_some() || set.uid.is_some() || set.gid.is_some();
+        let outsider = kills && !asker.is_privileged() && self.is_outsider(asker, addr)?;
+        let attr = self.fs.setattr(&asker.who, addr, set)?;
+        if outsider { Ok(self.without_setgid(asker, addr)?.unwrap_or(attr)) } else { Ok(attr) }
+    }
+
+    /// True when an inode has the setgid bit of a group the asker is not in.
+    fn is_outsider(&self, asker: &Asker, addr: BlockAddr) -> Result<bool> {
+        let attr = self.fs.getattr(addr)?;
+        Ok(attr.perm & S_ISGID != 0 && attr.kind != DirentType::Dir && !asker.has_group(attr.gid))
+    }
+
+    /// Takes the setgid bit away, as Linux does when an outsider changes a file, whether or not the group may execute it.
+    fn without_setgid(&self, asker: &Asker, addr: BlockAddr) -> Result<Option<Attr>> {
+        let attr = self.fs.getattr(addr)?;
+        if attr.perm & S_ISGID == 0 {
+            return Ok(None);
+        }
+        let set = SetAttr { mode: Some(attr.perm & !S_ISGID), ..SetAttr::default() };
+        self.fs.setattr(&asker.who, addr, &set).map(Some)
+    }
+
+    /// Free space in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        let space = self.fs.space();
+        space.free.saturating_mul(u64::from(space.block_size))
     }
 
     /// READLINK.
@@ -115,9 +164,12 @@ impl Service {
     }
 
     /// OPEN; `quietly`: O_NOATIME.
-    pub fn open(&self, caller: &Caller, node: u64, how: OpenHow, quietly: bool) -> Result<Opened> {
+    pub fn open(&self, asker: &Asker, node: u64, how: OpenHow, quietly: bool) -> Result<Opened> {
         let addr = self.addr(node)?;
-        let sync = self.fs.open(caller, addr, how)?;
+        let sync = self.fs.open(&asker.who, addr, how)?;
+        if how.truncate && !asker.is_privileged() && self.is_outsider(asker, addr)? {
+            self.without_setgid(asker, addr)?;
+        }
         // The kernel does not say when it answers a read from its cache; so the opening counts as a reading.
         let touched = !how.write && !quietly && self.touched(addr)?;
         Ok(Opened { touched, ..self.opened(how.write, sync) })
@@ -138,21 +190,20 @@ impl Service {
         Ok(n)
     }
 
-    /// WRITE; `at_end`: O_APPEND on a mount where the kernel does not know the end.
-    pub fn write(
-        &self,
-        caller: &Caller,
-        node: u64,
-        offset: u64,
-        bytes: &[u8],
-        kill: bool,
-        at_end: bool,
-    ) -> Result<usize> {
+    /// WRITE.
+    pub fn write(&self, asker: &Asker, node: u64, offset: u64, bytes: &[u8], how: WriteHow) -> Result<usize> {
         let addr = self.addr(node)?;
-        if at_end && !self.policy.writeback_cache {
-            return self.fs.append(caller, addr, bytes, kill);
+        let (who, alone) = (&asker.who, self.policy.writeback_cache);
+        let n = match how {
+            WriteHow { cached: true, .. } if alone => self.fs.write_back(who, addr, offset, bytes)?,
+            // The kernel does not know the end.
+            WriteHow { append: true, cached: false, kill } if !alone => self.fs.append(who, addr, bytes, kill)?,
+            WriteHow { kill, .. } => self.fs.write(who, addr, offset, bytes, kill)?,
+        };
+        if how.kill && self.is_outsider(asker, addr)? {
+            self.without_setgid(asker, addr)?;
         }
-        self.fs.write(caller, addr, offset, bytes, kill)
+        Ok(n)
     }
 
     /// FSYNC, FSYNCDIR.
@@ -163,21 +214,14 @@ impl Service {
     /// READDIR and READDIRPLUS.
     pub fn list(&self, node: u64, from: u64, plus: bool, each: &mut dyn FnMut(DirItem<'_>) -> bool) -> Result<()> {
         let addr = self.addr(node)?;
-        if from == 0 {
+        if from == 0 && !self.nodiratime {
             self.touched(addr)?;
         }
         if plus { self.fs.list_plus(addr, from, each) } else { self.fs.list(addr, from, each) }
     }
 
-    /// SETXATTR; `flags` as setxattr(2)'s. `in_group`: whether the caller has this group as a supplementary one.
-    pub fn setxattr(
-        &self,
-        caller: &Caller,
-        node: u64,
-        (name, value): (&[u8], &[u8]),
-        flags: i32,
-        in_group: &dyn Fn(u32) -> bool,
-    ) -> Result<()> {
+    /// SETXATTR; `flags` as setxattr(2)'s.
+    pub fn setxattr(&self, asker: &Asker, node: u64, (name, value): (&[u8], &[u8]), flags: i32) -> Result<()> {
         let addr = self.addr(node)?;
         let how = match flags & 3 {
             0 => SetMode::Any,
@@ -186,14 +230,11 @@ impl Service {
             // Both: whichever is not fulfilled.
             _ => return self.fs.getxattr(addr, name).and(Err(Error::Exists)),
         };
-        self.fs.setxattr(addr, name, value, how)?;
-        if name == b"system.posix_acl_access" && caller.uid != 0 {
-            // Like chmod: setgid goes when an owner outside the group changes the rights.
-            let attr = self.fs.getattr(addr)?;
-            if attr.perm & S_ISGID != 0 && attr.gid != caller.gid && !in_group(attr.gid) {
-                let set = SetAttr { mode: Some(attr.perm & !S_ISGID), ..SetAttr::default() };
-                self.fs.setattr(caller, addr, &set)?;
-            }
+        self.fs.setxattr(&asker.who, addr, name, value, how)?;
+        // Like chmod: setgid goes when an owner outside the group changes the rights, also of a directory.
+        if name == b"system.posix_acl_access" && !asker.is_privileged() && !asker.has_group(self.fs.getattr(addr)?.gid)
+        {
+            self.without_setgid(asker, addr)?;
         }
         Ok(())
     }
@@ -219,8 +260,13 @@ impl Service {
     }
 
     /// FALLOCATE.
-    pub fn fallocate(&self, caller: &Caller, node: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
-        self.fs.fallocate(caller, self.addr(node)?, offset, len, mode)
+    pub fn fallocate(&self, asker: &Asker, node: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
+        let addr = self.addr(node)?;
+        self.fs.fallocate(&asker.who, addr, offset, len, mode)?;
+        if !asker.is_privileged() && self.is_outsider(asker, addr)? {
+            self.without_setgid(asker, addr)?;
+        }
+        Ok(())
     }
 
     /// LSEEK.
@@ -236,7 +282,7 @@ impl Service {
 
     /// True for the ioctls that [`Service::ioctl`] answers.
     pub fn knows_ioctl(command: u32) -> bool {
-        [GETFLAGS, GETFLAGS32, SETFLAGS, SETFLAGS32, FSGETXATTR, FSSETXATTR, FITRIM].contains(&command)
+        [GETFLAGS, GETFLAGS32, SETFLAGS, SETFLAGS32, FSGETXATTR, FSSETXATTR, FITRIM, GETFSLABEL].contains(&command)
     }
 
     /// IOCTL: chattr flags, fsxattr, FITRIM. The output bytes.
@@ -274,13 +320,18 @@ impl Service {
                 out[8..16].copy_from_slice(&trimmed.to_ne_bytes());
                 Ok(out)
             }
+            GETFSLABEL => {
+                let mut out = self.label.clone();
+                out.resize(out_size.min(256), 0);
+                Ok(out)
+            }
             _ => Err(Error::NotSupported),
         }
     }
 
     /// A file, directory or link was read: its access time may change. True when it did.
     fn touched(&self, addr: BlockAddr) -> Result<bool> {
-        match self.atime {
+        match self.atime.get() {
             Atime::Never => Ok(false),
             Atime::Relative => self.fs.touch(addr, false),
             Atime::Strict => self.fs.touch(addr, true),

@@ -1,17 +1,34 @@
 //! Mounting, and serving until unmounted.
 
-use super::adapter::{Adapter, MAX_IO};
+use super::adapter::Adapter;
 use super::dispatch::Dispatcher;
-use super::kernel::Kernel;
+use super::image;
+use super::kernel::{Kernel, MAX_IO};
+use super::native::{self, Farewell};
 use super::service::Service;
 use rustix::mount::MountFlags;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// What the filesystem lies on; `block_size`: the filesystem's, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// A block device.
+    Device {
+        /// Bytes in a block.
+        block_size: u32,
+    },
+    /// An image file.
+    Image {
+        /// Bytes in a block.
+        block_size: u32,
+    },
+}
 
 /// What is mounted where.
 #[derive(Clone, Debug)]
@@ -22,55 +39,130 @@ pub struct MountSpec {
     pub target: PathBuf,
     /// ro, nosuid and the like.
     pub flags: MountFlags,
-    /// A block device: mounted as fuseblk, with this block size.
-    pub block_device: Option<u32>,
+    /// What the source is.
+    pub disk: Disk,
+    /// Who reads the requests.
+    pub transport: Transport,
 }
 
+/// Who reads the kernel's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Our own: sync(2) and umount(2) wait for us where the kernel lets them.
+    #[default]
+    Native,
+    /// The fuser crate.
+    Fuser,
+}
+
+/// Threads of the fuser crate: each of them reads, and waits if need be.
+const FUSER_THREADS: usize = 4;
+
 /// A mounted filesystem whose requests wait to be served.
-pub struct Session {
-    inner: fuser::Session<Adapter>,
+pub struct Session(Inner);
+
+enum Inner {
+    Native(native::Session),
+    Fuser(fuser::Session<Adapter>),
+}
+
+/// The session is over. Where the kernel waits in umount(2) for us, it does so until this is dropped: drop it when the disk is
+/// clean.
+pub struct Ended {
+    _farewell: Option<Farewell>,
 }
 
 /// Mounts: afterwards the directory shows the filesystem, and [`Session::serve`] must run.
 pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read={MAX_IO}",
-        device.as_raw_fd()
-    );
-    let kind = match spec.block_device {
-        Some(block_size) => {
-            data.push_str(&format!(",blksize={block_size}"));
-            c"fuseblk.gfs2r"
+    match spec.disk {
+        // The kernel lets umount(2) wait for us, and takes a mount namespace down when the last process in it dies. If that is
+        // ourselves, killed, it waits for our answer for ever, and every sync(2) of the machine with it.
+        _ if !namespace_outlives_us() => {
+            tracing::info!(
+                "mounting without a block device, so sync(2) will not wait for the disk: in a mount namespace of its own"
+            );
+            mount_plain(spec, &device, c"fuse.gfs2r", &options(None))?;
         }
-        None => c"fuse.gfs2r",
+        Disk::Device { block_size } => mount_plain(spec, &device, c"fuseblk.gfs2r", &options(Some(block_size)))?,
+        Disk::Image { block_size } => {
+            if let Err(e) = image::mount(spec, &device, &options(Some(block_size))) {
+                tracing::info!(
+                    "mounting without a loop device, so sync(2) and syncfs(2) will not wait for the disk: {e}"
+                );
+                mount_plain(spec, &device, c"fuse.gfs2r", &options(None))?;
+            }
+        }
+    }
+    let session = match spec.transport {
+        Transport::Native => native::Session::open(device, service).map(Inner::Native),
+        Transport::Fuser => fuser_session(device, service).map(Inner::Fuser),
     };
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let source = text(spec.source.as_os_str().as_bytes())?;
-    let target = text(spec.target.as_os_str().as_bytes())?;
-    let data = text(data.as_bytes())?;
-    rustix::mount::mount(&*source, &*target, kind, spec.flags, &*data)?;
-    let readers = service.policy.readers;
-    let kernel = Arc::new(Kernel::default());
-    let dispatcher = Arc::new(Dispatcher::new(readers)?);
-    let adapter = Adapter { service: Arc::new(service), dispatcher, kernel: Arc::clone(&kernel) };
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(readers);
-    match fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config) {
-        Ok(inner) => {
-            kernel.set_notifier(inner.notifier());
-            Ok(Session { inner })
-        }
+    match session {
+        Ok(inner) => Ok(Session(inner)),
         Err(e) => {
-            rustix::mount::unmount(&*target, rustix::mount::UnmountFlags::DETACH)?;
+            rustix::mount::unmount(&spec.target, rustix::mount::UnmountFlags::DETACH)?;
             Err(e)
         }
     }
 }
 
+/// True in the mount namespace of process 1.
+fn namespace_outlives_us() -> bool {
+    let name = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/mnt"));
+    name("1").is_ok_and(|first| name("self").is_ok_and(|ours| ours == first))
+}
+
+/// What the filesystem is told when it is made.
+fn options(block_size: Option<u32>) -> Vec<(&'static str, Option<String>)> {
+    let mut options = vec![
+        ("rootmode", Some("40000".to_owned())),
+        ("user_id", Some("0".to_owned())),
+        ("group_id", Some("0".to_owned())),
+        ("default_permissions", None),
+        ("allow_other", None),
+        ("max_read", Some(MAX_IO.to_string())),
+    ];
+    options.extend(block_size.map(|bytes| ("blksize", Some(bytes.to_string()))));
+    options
+}
+
+fn mount_plain(spec: &MountSpec, device: &File, kind: &CStr, options: &[(&str, Option<String>)]) -> io::Result<()> {
+    let mut data = format!("fd={}", device.as_raw_fd());
+    for (key, value) in options {
+        data.push(',');
+        data.push_str(key);
+        if let Some(value) = value {
+            data.push('=');
+            data.push_str(value);
+        }
+    }
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let source = text(spec.source.as_os_str().as_bytes())?;
+    let target = text(spec.target.as_os_str().as_bytes())?;
+    let data = text(data.as_bytes())?;
+    rustix::mount::mount(&*source, &*target, kind, spec.flags, &*data)?;
+    Ok(())
+}
+
+fn fuser_session(device: File, service: Service) -> io::Result<fuser::Session<Adapter>> {
+    let kernel = Arc::new(Kernel::default());
+    let dispatcher = Arc::new(Dispatcher::new(FUSER_THREADS - 1)?);
+    let adapter = Adapter { service: Arc::new(service), dispatcher, kernel: Arc::clone(&kernel) };
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(FUSER_THREADS);
+    let session = fuser::Session::from_fd(adapter, OwnedFd::from(device), fuser::SessionACL::All, config)?;
+    kernel.set_voice(Arc::new(session.notifier()));
+    kernel.keep_block_counts_fresh()?;
+    Ok(session)
+}
+
 impl Session {
-    /// Serves requests until the filesystem is unmounted; all requests have been answered when this returns.
-    pub fn serve(self) -> io::Result<()> {
-        self.inner.run()
+    /// Serves requests until the filesystem is unmounted.
+    pub fn serve(self) -> io::Result<Ended> {
+        match self.0 {
+            Inner::Native(session) => session.serve().map(|farewell| Ended { _farewell: Some(farewell) }),
+            Inner::Fuser(session) => session.run().map(|()| Ended { _farewell: None }),
+        }
     }
 }

@@ -149,6 +149,7 @@ impl<T: Protected> Glock<T> {
             }
             if let Err(must_wait) = about_to_wait() {
                 slow.waiting.retain(|w| w.ticket != ticket);
+                slow.trim();
                 // The request goes on: a patient thread will come for it.
                 let slow = self.run(slow, Event::Abandon { ticket, cancel: false });
                 self.leave(slow);
@@ -327,10 +328,17 @@ impl Slow {
             w.thread.unpark();
         }
     }
+    /// As for the machine's queue: nobody waits, no memory.
+    fn trim(&mut self) {
+        if self.waiting.is_empty() {
+            self.waiting = Vec::new();
+        }
+    }
     fn take_outcome(&mut self, ticket: Ticket) -> Option<Result<(), Refusal>> {
         let at = self.waiting.iter().position(|w| w.ticket == ticket)?;
         let outcome = self.waiting[at].outcome.take()?;
         self.waiting.swap_remove(at);
+        self.trim();
         Some(outcome)
     }
     fn take_lvb<T: Protected>(&mut self, reply: Reply, lvb: Option<Lvb>) {

@@ -40,22 +40,33 @@ impl Queue {
     /// Takes the one in front if it may be granted: `state` is good for it and it gets along with those that hold (`held`).
     pub(super) fn pop_fitting(&mut self, state: LockState, held: LockState) -> Option<Waiter> {
         let front = self.front()?;
-        if state.permits(front.wants) && held.coexists(front.wants) { self.waiters.pop_front() } else { None }
+        if state.permits(front.wants) && held.coexists(front.wants) { self.pop() } else { None }
     }
     /// Takes out the one in front.
     pub(super) fn pop(&mut self) -> Option<Waiter> {
-        self.waiters.pop_front()
+        let front = self.waiters.pop_front();
+        self.trim();
+        front
+    }
+    /// There are a million glocks, and hardly ever somebody waits: an empty queue takes no memory.
+    fn trim(&mut self) {
+        if self.waiters.is_empty() {
+            self.waiters = VecDeque::new();
+        }
     }
     /// Takes out a waiter wherever it stands; false when it is not there.
     pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
         let before = self.waiters.len();
         self.waiters.retain(|w| w.ticket != ticket);
-        self.waiters.len() != before
+        let found = self.waiters.len() != before;
+        self.trim();
+        found
     }
     /// Takes out every waiter that tries.
     pub(super) fn take_trying(&mut self) -> Vec<Waiter> {
         let trying = self.waiters.iter().filter(|w| w.tries).copied().collect();
         self.waiters.retain(|w| !w.tries);
+        self.trim();
         trying
     }
     /// Those who wait, in order.

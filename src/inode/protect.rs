@@ -35,4 +35,12 @@ impl Protected for Inode {
     fn invalidate(name: LockName, cx: &Volume) {
         cx.cache.invalidate(name);
     }
+
+    fn describe(&self) -> Option<String> {
+        let d = &self.dinode;
+        // The type as in a directory entry: the high bits of the mode.
+        let (number, kind) = (self.inum.formal.0, d.mode.get() >> 12 & 0xf);
+        let (addr, flags, size) = (self.inum.addr, d.flags.get(), d.size.get());
+        Some(format!("I: n:{number}/{addr} t:{kind} f:0x00 d:0x{flags:08x} s:{size}"))
+    }
 }

@@ -224,6 +224,17 @@ impl Journal {
         }
         result
     }
+    /// Work that whoever comes by can finish later (freeing what nothing leads to any more), done after an operation that has
+    /// happened: that the device could not be read is no failure of the operation. It is logged; other errors pass through.
+    pub fn or_later<T: Default>(&self, what: &str, result: Result<T>) -> Result<T> {
+        match self.watch(result) {
+            Err(Error::Io(e)) if self.withdrawn().is_none() => {
+                tracing::warn!("{what}, left for later: {e}");
+                Ok(T::default())
+            }
+            done => done,
+        }
+    }
     /// Transactions that used more log than they had reserved: bugs that were survived.
     pub fn overruns(&self) -> u64 {
         self.log.as_ref().map_or(0, |log| log.state.lock().overruns)

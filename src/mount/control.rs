@@ -1,18 +1,31 @@
-//! The control socket: one request line, one answer line, for `gfs2r status` and for remounting.
+//! The control socket: one request line, one answer line, `ok [JSON]` or `error WHY`. Only root can connect.
 
-use crate::volume::Opened;
+use super::live::Live;
+use super::{live, remount};
+use crate::quota::Who;
+use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// Connections that are served at the same time: a question must be answered while a freeze waits.
+const CONNECTIONS_MAX: usize = 16;
+
 /// Listens on `path` in a thread of its own until the process ends.
-pub(super) fn listen(path: &Path, opened: Arc<Opened>) -> io::Result<()> {
-    let listener = UnixListener::bind(path)?;
+pub(super) fn listen(path: &Path, live: Arc<Live>) -> io::Result<()> {
+    // Nobody but root may connect, from the first moment. Nothing else makes files now.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener?;
+    let busy = Arc::new(AtomicUsize::new(0));
     std::thread::Builder::new().name("gfs2r-control".into()).spawn(move || {
         for stream in listener.incoming() {
-            if let Err(e) = stream.and_then(|s| serve(s, &opened)) {
+            let served = stream.and_then(|stream| start(stream, &live, &busy));
+            if let Err(e) = served {
                 tracing::debug!("control connection: {e}");
             }
         }
@@ -20,46 +33,123 @@ pub(super) fn listen(path: &Path, opened: Arc<Opened>) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(stream: UnixStream, opened: &Opened) -> io::Result<()> {
+fn start(mut stream: UnixStream, live: &Arc<Live>, busy: &Arc<AtomicUsize>) -> io::Result<()> {
+    /// Counts a connection down, however its thread ends.
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    let before = busy.fetch_add(1, Ordering::AcqRel);
+    let counted = Counted(Arc::clone(busy));
+    if before >= CONNECTIONS_MAX {
+        return writeln!(stream, "error too many requests at the same time");
+    }
+    let live = Arc::clone(live);
+    std::thread::Builder::new().name("gfs2r-answer".into()).spawn(move || {
+        let _counted = counted;
+        if let Err(e) = serve(stream, &live) {
+            tracing::debug!("control connection: {e}");
+        }
+    })?;
+    Ok(())
+}
+
+fn serve(mut stream: UnixStream, live: &Live) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(30)))?;
     let mut line = String::new();
     BufReader::new(io::Read::take(&stream, 4096)).read_line(&mut line)?;
-    let answer = match line.trim() {
-        "remount ro" => answer(opened.remount(true)),
-        "remount rw" => answer(opened.remount(false)),
-        "sync" => answer(opened.fs.sync()),
-        "status" => status(opened),
-        other => format!("error unknown request '{other}'"),
+    match answer(live, line.trim()) {
+        Ok(Value::Null) => writeln!(stream, "ok"),
+        Ok(value) => writeln!(stream, "ok {value}"),
+        Err(why) => writeln!(stream, "error {}", why.replace('\n', " ")),
+    }
+}
+
+fn answer(live: &Live, line: &str) -> Result<Value, String> {
+    let (request, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let fs = &live.opened.fs;
+    let done = |result: crate::error::Result<()>| result.map(|()| Value::Null).map_err(|e| e.to_string());
+    match request {
+        "ping" => Ok(Value::Null),
+        "status" => Ok(live.status()),
+        "glocks" => Ok(json!(live.glocks())),
+        "sync" => done(fs.sync()),
+        "freeze" => done(fs.freeze()).map_err(|e| if fs.is_frozen() { "frozen already".into() } else { e }),
+        "thaw" if fs.is_frozen() => {
+            fs.thaw();
+            Ok(Value::Null)
+        }
+        "thaw" => Err("not frozen".into()),
+        "remount" => remounted(live, rest).map(|()| Value::Null),
+        "quota" => quota(live, rest),
+        other => Err(format!("unknown request '{other}'")),
+    }
+}
+
+/// `remount ro|rw OPTIONS`.
+fn remounted(live: &Live, rest: &str) -> Result<(), String> {
+    let (mode, options) = rest.split_once(' ').unwrap_or((rest, ""));
+    let read_only = match mode {
+        "ro" => true,
+        "rw" => false,
+        _ => return Err("ro or rw is missing".into()),
     };
-    let mut stream = stream;
-    writeln!(stream, "{answer}")
+    let mut now = live.options.lock();
+    *now = remount::serve(&live.opened, &now, &live.atime, read_only, options)?;
+    Ok(())
 }
 
-fn answer(result: crate::error::Result<()>) -> String {
-    match result {
-        Ok(()) => "ok".into(),
-        Err(e) => format!("error {e}"),
+/// `quota report`, `quota get user|group ID`, `quota set user|group ID limit=BYTES warn=BYTES`.
+fn quota(live: &Live, rest: &str) -> Result<Value, String> {
+    let fs = &live.opened.fs;
+    let Some(quota) = fs.quota() else {
+        return Err(match live.opened.is_read_only() {
+            true => "a read-only mount does not know quotas".into(),
+            false => "quotas are off on this mount (mount it with -o quota=account or quota=on)".into(),
+        });
+    };
+    let vol = fs.volume();
+    let mut words = rest.split_ascii_whitespace();
+    let verb = words.next().unwrap_or("");
+    if verb == "report" {
+        let lines = quota.report(vol).map_err(|e| e.to_string())?;
+        return Ok(lines.iter().map(|l| live::quota_line(l, vol.bs)).collect());
     }
-}
-
-fn status(opened: &Opened) -> String {
-    let vol = opened.fs.volume();
-    match vol.journal.withdrawn() {
-        Some(cause) => format!("ok withdrawn {cause}"),
-        None if opened.is_read_only() => "ok read-only".into(),
-        None => "ok read-write".into(),
+    let who = who(words.next(), words.next()).ok_or("whose quota? (user or group, and a number)")?;
+    match verb {
+        "get" => {}
+        "set" => {
+            let (mut limit, mut warn) = (None, None);
+            for word in words {
+                let (name, bytes) = word.split_once('=').ok_or("limit=BYTES or warn=BYTES")?;
+                let bytes: u64 = bytes.parse().map_err(|_| format!("{word}: not a number of bytes"))?;
+                // Rounded up: 0 would mean no limit.
+                let blocks = Some(bytes.div_ceil(vol.bs.bytes() as u64));
+                match name {
+                    "limit" => limit = blocks,
+                    "warn" => warn = blocks,
+                    _ => return Err("limit=BYTES or warn=BYTES".into()),
+                }
+            }
+            if live.opened.is_read_only() {
+                return Err("mounted read-only".into());
+            }
+            quota.set(vol, who, limit, warn).and_then(|()| fs.sync()).map_err(|e| e.to_string())?;
+        }
+        other => return Err(format!("unknown request 'quota {other}'")),
     }
+    let line = quota.line(vol, who).map_err(|e| e.to_string())?;
+    Ok(live::quota_line(&line, vol.bs))
 }
 
-/// Asks the daemon behind `socket`; the words after `ok`.
-pub(super) fn ask(socket: &Path, request: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    writeln!(stream, "{request}")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
-        ("ok", rest) => Ok(rest.into()),
-        ("error", why) => Err(io::Error::other(why.to_owned())),
-        _ => Err(io::Error::other("the daemon ended without an answer")),
+fn who(kind: Option<&str>, id: Option<&str>) -> Option<Who> {
+    let id = id?.parse().ok()?;
+    match kind? {
+        "user" => Some(Who::User(id)),
+        "group" => Some(Who::Group(id)),
+        _ => None,
     }
 }

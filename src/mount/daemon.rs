@@ -1,17 +1,22 @@
 //! The life of a mount.
 
+use super::live::Live;
 use super::options::{MountOptions, OnError};
 use super::rundir::RunDir;
-use super::{control, log};
+use super::{client, control, log, table};
 use crate::clock::SystemClock;
-use crate::device::{BlockDevice, FileDevice, OpenMode};
-use crate::fuse::{self, MountSpec, Policy, Service};
+use crate::device::{BlockDevice, FileDevice, OpenMode, ReadAhead};
+use crate::fuse::{self, AtimeSwitch, Disk, MountSpec, Policy, Service};
+use crate::quota::QuotaMode;
+use crate::sync::Mutex;
 use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,20 +32,25 @@ pub(super) struct Plan {
 }
 
 /// Checks everything that can be checked without changing anything.
-pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Result<Plan, String> {
+pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> Result<Plan, String> {
     let say = |what: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", what.display());
-    let source = source.canonicalize().map_err(|e| say(source, &e))?;
-    let target = target.canonicalize().map_err(|e| say(target, &e))?;
+    let io = |what: &Path, e: io::Error| say(what, &client::words(&e));
+    let source = source.canonicalize().map_err(|e| io(source, e))?;
+    let target = target.canonicalize().map_err(|e| io(target, e))?;
     if !target.is_dir() {
         return Err(say(&target, &"not a directory"));
     }
-    let kind = source.metadata().map_err(|e| say(&source, &e))?.file_type();
+    let kind = source.metadata().map_err(|e| io(&source, e))?.file_type();
     if !kind.is_block_device() && !kind.is_file() {
         return Err(say(&source, &"neither a block device nor an image file"));
     }
     // Not claimed: the mount itself claims a block device, and would find it in use.
     // A read-only mount replays dirty journals, so it writes too, unless the device or -o norecovery forbids it.
-    let mode = if options.open.norecovery { OpenMode::ReadOnly } else { OpenMode::ReadWriteShared };
+    let protected = kind.is_block_device() && is_write_protected(&source);
+    if protected && !options.open.read_only {
+        return Err(say(&source, &WRITE_PROTECTED));
+    }
+    let mode = if options.open.norecovery || protected { OpenMode::ReadOnly } else { OpenMode::ReadWriteShared };
     let device = match FileDevice::open(&source, mode) {
         Err(e) if options.open.read_only && mode != OpenMode::ReadOnly && is_read_only_error(&e) => {
             FileDevice::open(&source, OpenMode::ReadOnly)
@@ -49,7 +59,8 @@ pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Resul
     };
     let device = device.map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => say(&source, &"in use (mounted, or held by another program)"),
-        _ => say(&source, &e),
+        _ if is_read_only_error(&e) => say(&source, &WRITE_PROTECTED),
+        _ => io(&source, e),
     })?;
     let id = Identity::read(&device).map_err(|e| say(&source, &e))?;
     let proto = match &options.lockproto {
@@ -70,7 +81,22 @@ pub(super) fn plan(source: &Path, target: &Path, options: MountOptions) -> Resul
             return Err(say(&source, &what));
         }
     }
+    if device.read_only() && !options.open.read_only {
+        return Err(say(&source, &WRITE_PROTECTED));
+    }
+    options.lockproto = Some(proto);
+    let table = options.locktable.take();
+    options.locktable = table.or_else(|| Some(String::from_utf8_lossy(id.superblock.locktable()).into_owned()));
     Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device() })
+}
+
+const WRITE_PROTECTED: &str = "write-protected (-o ro mounts it read-only)";
+
+/// The kernel lets root open a write-protected block device for writing, and then refuses each write.
+fn is_write_protected(device: &Path) -> bool {
+    let Ok(found) = rustix::fs::stat(device) else { return false };
+    let (major, minor) = (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
+    std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro")).is_ok_and(|ro| ro.trim() == "1")
 }
 
 fn is_read_only_error(e: &io::Error) -> bool {
@@ -81,11 +107,16 @@ fn is_read_only_error(e: &io::Error) -> bool {
 pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
     let Plan { source, target, options, device, id, block_device } = plan;
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
-    let run_dir = RunDir::claim(&id.name(), &target).map_err(|e| match e.kind() {
+    // By the name in the cluster, as the kernel's; a volume without one by its UUID.
+    let name = options.locktable.clone().filter(|t| !t.is_empty()).unwrap_or_else(|| id.name());
+    let run_dir = RunDir::claim(&name, &target).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => {
-            say(&format!("already mounted here (or a volume of the same name '{}' is)", id.name()))
+            say(&format!("already mounted here (or a volume of the same name '{name}' is)"))
         }
-        _ => say(&format!("cannot keep runtime state in {}: {e}", super::rundir::root().display())),
+        _ => {
+            let root = super::rundir::root();
+            say(&format!("cannot keep runtime state in {}: {}", root.display(), client::words(&e)))
+        }
     })?;
     if background {
         log::to_system(&run_dir.log()).map_err(|e| say(&e))?;
@@ -96,36 +127,62 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         let lock = if device.read_only() { device.lock_shared() } else { device.lock_exclusive() };
         lock.map_err(|_| say(&"the image is in use by another program"))?;
     }
-    let device: Arc<dyn BlockDevice> = Arc::new(device);
-    let opened = volume::open(device, &options.open, Arc::new(SystemClock)).map_err(|e| say(&e))?;
-    let opened = Arc::new(opened);
+    // lock_nolock: nobody else writes.
+    let device: Arc<dyn BlockDevice> = Arc::new(ReadAhead::new(device));
+    let opened = match volume::open(device, &options.open, Arc::new(SystemClock)) {
+        Ok(opened) => Arc::new(opened),
+        Err(e) => return Err(say(&give_up(run_dir, e.to_string()))),
+    };
     let mut flags = options.flags;
     flags.set(MountFlags::RDONLY, options.open.read_only);
-    let spec = MountSpec {
-        source: source.clone(),
-        target: target.clone(),
-        flags,
-        block_device: block_device.then_some(id.superblock.bsize.get()),
+    let block_size = id.superblock.bsize.get();
+    let disk = if block_device { Disk::Device { block_size } } else { Disk::Image { block_size } };
+    let spec = MountSpec { source: source.clone(), target: target.clone(), flags, disk, transport: options.transport };
+    let atime = Arc::new(AtimeSwitch::new(options.atime));
+    let service = Service {
+        fs: Arc::clone(&opened.fs),
+        policy: policy(&options),
+        atime: Arc::clone(&atime),
+        nodiratime: options.flags.contains(MountFlags::NODIRATIME),
+        label: id.superblock.locktable().to_vec(),
     };
-    let service = Service { fs: Arc::clone(&opened.fs), policy: Policy::single(), atime: options.atime };
     let session = match fuse::mount(&spec, service) {
         Ok(session) => session,
         Err(e) => {
             let closed = finish(opened);
-            return Err(say(&format!("cannot mount on {}: {e}{}", target.display(), closed.err().unwrap_or_default())));
+            let why = format!("{}{}", client::words(&e), closed.map_or_else(|e| format!("; {e}"), |()| String::new()));
+            return Err(say(&give_up(run_dir, format!("cannot mount on {}: {why}", target.display()))));
         }
     };
     raise_readahead(&target);
-    control::listen(&run_dir.control(), Arc::clone(&opened)).map_err(|e| say(&e))?;
-    let keeper = Keeper::start(&opened, &options, &target).map_err(|e| say(&e))?;
-    tracing::info!(source = %source.display(), target = %target.display(), "mounted");
-    ready().map_err(|e| say(&e))?;
+    let (live_source, live_target) = (source.clone(), target.clone());
+    let live = Live { opened, id, source: live_source, target: live_target, options: Mutex::new(options), atime };
+    let live = Arc::new(live);
+    let serving = control::listen(&run_dir.control(), Arc::clone(&live)).and_then(|()| {
+        let keeper = Keeper::start(&live)?;
+        tracing::info!(source = %source.display(), target = %target.display(), table = %name, "mounted");
+        ready().map(|()| keeper)
+    });
+    let keeper = match serving {
+        Ok(keeper) => keeper,
+        // The mount must not stay without a daemon.
+        Err(e) => {
+            // Nobody answers any more: unmounting does not wait for us.
+            drop(session);
+            let undone = unmount(&target, UnmountFlags::DETACH).map_err(|e| format!(", and unmounting: {e}"));
+            let closed = finish(Arc::clone(&live.opened)).map_err(|e| format!(", and closing: {e}"));
+            let why = [client::words(&e), undone.err().unwrap_or_default(), closed.err().unwrap_or_default()].concat();
+            return Err(say(&give_up(run_dir, why)));
+        }
+    };
     let served = session.serve();
     keeper.stop();
-    if let Err(e) = served {
+    if let Err(e) = &served {
         tracing::warn!("the FUSE session ended with an error: {e}");
     }
-    let result = finish(opened);
+    let result = finish(Arc::clone(&live.opened));
+    // Now the disk is clean: whoever waits in umount(2) may go on.
+    drop(served);
     let parting = match &result {
         Ok(()) => run_dir.remove(),
         Err(e) => {
@@ -140,6 +197,21 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     result.map_err(|e| say(&e))
 }
 
+/// What the kernel may cache. Writes that it collects come without the writer's name, as the superuser's, who may pass limits:
+/// where quotas are enforced each write comes by itself, and says at once that the limit is reached.
+fn policy(options: &MountOptions) -> Policy {
+    Policy { writeback_cache: options.open.quota != QuotaMode::On, ..Policy::single() }
+}
+
+/// Leaves no runtime state behind when the mount failed; the reason again.
+fn give_up(run_dir: RunDir, why: String) -> String {
+    tracing::error!("not mounted: {why}");
+    match run_dir.remove() {
+        Ok(()) => why,
+        Err(e) => format!("{why} (and runtime state cannot be tidied: {e})"),
+    }
+}
+
 fn finish(opened: Arc<Opened>) -> Result<(), String> {
     opened.close().map_err(|e| e.to_string())
 }
@@ -147,10 +219,14 @@ fn finish(opened: Arc<Opened>) -> Result<(), String> {
 /// Cold sequential reads gain from a readahead as large as a request. Where the kernel does not let us, nothing is lost. The
 /// device's number comes from the mount table: asking the directory itself would wait for our own answer.
 fn raise_readahead(target: &Path) {
-    let Some(device) = super::umount::device_number(target) else { return };
-    let bdi = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    if let Err(e) = std::fs::write(&bdi, b"1024") {
-        tracing::debug!("{bdi}: {e}");
+    let Some(device) = table::find(target).map(|e| e.number) else { return };
+    // On a block device the kernel gives FUSE a second one beside the disk's own.
+    let bdi = [format!("/sys/class/bdi/{device}-fuseblk"), format!("/sys/class/bdi/{device}")]
+        .into_iter()
+        .find(|dir| Path::new(dir).exists());
+    let Some(bdi) = bdi else { return };
+    if let Err(e) = std::fs::write(format!("{bdi}/read_ahead_kb"), b"1024") {
+        tracing::debug!("{bdi}/read_ahead_kb: {e}");
     }
 }
 
@@ -162,21 +238,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(opened: &Arc<Opened>, options: &MountOptions, target: &Path) -> io::Result<Self> {
+    fn start(live: &Arc<Live>) -> io::Result<Self> {
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let handle = signals.handle();
-        let (for_signals, target) = (Arc::clone(opened), target.to_owned());
+        let for_signals = Arc::clone(live);
         std::thread::Builder::new().name("gfs2r-signals".into()).spawn(move || {
             for signal in &mut signals {
                 if signal != SIGHUP {
-                    leave(&for_signals, &target);
+                    leave(&for_signals.opened, &for_signals.target);
                 }
             }
         })?;
         let stopped = Arc::new(AtomicBool::new(false));
-        let (opened, options, stop) = (Arc::clone(opened), options.clone(), Arc::clone(&stopped));
-        let thread =
-            std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&opened, &options, &stop))?;
+        let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
+        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop))?;
         Ok(Self { stopped, thread, signals: handle })
     }
 
@@ -190,7 +265,8 @@ impl Keeper {
     }
 }
 
-fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
+fn keep(live: &Live, stop: &AtomicBool) {
+    let opened = &live.opened;
     if !opened.is_read_only() {
         match opened.fs.reclaim_orphans() {
             Ok(0) => {}
@@ -198,7 +274,6 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
             Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
         }
     }
-    let quantum = Duration::from_secs(u64::from(options.statfs_quantum.max(1).min(options.quota_quantum)));
     let mut last = Instant::now();
     let mut told = false;
     while !stop.load(Ordering::Acquire) {
@@ -208,12 +283,18 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
                 tracing::error!("withdrawn: {cause}");
                 told = true;
             }
-            if options.on_error == OnError::Panic {
+            if live.options.lock().on_error == OnError::Panic {
+                tracing::error!("errors=panic: the daemon ends");
                 std::process::abort();
             }
             continue;
         }
-        if last.elapsed() >= quantum && !opened.is_read_only() {
+        let quantum = {
+            let options = live.options.lock();
+            Duration::from_secs(u64::from(options.statfs_quantum.max(1).min(options.quota_quantum)))
+        };
+        // Frozen counters would wait for the thaw, and the unmount for them.
+        if last.elapsed() >= quantum && !opened.is_read_only() && !opened.fs.is_frozen() {
             last = Instant::now();
             if let Err(e) = opened.fs.sync_counters() {
                 tracing::warn!("moving statfs and quota changes failed: {e}");
@@ -224,18 +305,18 @@ fn keep(opened: &Opened, options: &MountOptions, stop: &AtomicBool) {
 
 /// SIGTERM: a clean unmount. When the directory is in use it is detached, what the kernel still holds is written, the volume
 /// is closed, and the programs that use it see a dead mount.
+///
+/// A process of its own does what concerns the mount: if we were killed while a thread of ours waits for an answer of ours, the
+/// kernel would wait with it for ever.
 fn leave(opened: &Arc<Opened>, target: &Path) {
-    let dir = std::fs::File::open(target);
-    let synced = dir.and_then(|d| rustix::fs::syncfs(&d).map_err(io::Error::from));
-    if let Err(e) = synced {
-        tracing::warn!("writing back before leaving: {e}");
-    }
-    if unmount(target, UnmountFlags::empty()).is_ok() {
-        return;
-    }
-    tracing::warn!("{} is in use: detaching it", target.display());
-    if let Err(e) = unmount(target, UnmountFlags::DETACH) {
-        tracing::warn!("detaching: {e}");
+    let child = std::env::current_exe().and_then(|program| {
+        Command::new(program).arg0(super::umount::PROGRAM).env(super::umount::LEAVING, "1").arg(target).status()
+    });
+    match child {
+        // The kernel tells the readers, and they the rest.
+        Ok(status) if status.success() => return,
+        Ok(_) => tracing::warn!("{} is in use: it was detached", target.display()),
+        Err(e) => tracing::error!("{} cannot be unmounted: {e}", target.display()),
     }
     if let Err(e) = opened.close() {
         tracing::error!("closing the volume: {e}");

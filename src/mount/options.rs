@@ -1,6 +1,6 @@
 //! `-o`: GFS2's options, the generic ones of mount(8), and those that concern only programs (interface.md).
 
-use crate::fuse::Atime;
+use crate::fuse::{Atime, Transport};
 use crate::ids::Jid;
 use crate::quota::QuotaMode;
 use crate::volume::OpenOptions;
@@ -42,6 +42,10 @@ pub struct MountOptions {
     pub remount: bool,
     /// `fg`: stay in the foreground.
     pub foreground: bool,
+    /// `transport=`: who reads the kernel's requests.
+    pub transport: Transport,
+    /// `nofail`: a device that is not there is no error.
+    pub no_fail: bool,
 }
 
 impl Default for MountOptions {
@@ -58,6 +62,8 @@ impl Default for MountOptions {
             statfs_percent: 0,
             remount: false,
             foreground: false,
+            transport: Transport::default(),
+            no_fail: false,
         }
     }
 }
@@ -69,19 +75,22 @@ pub enum OptionError {
     Unknown(String),
     /// Its value makes no sense (option, what is allowed).
     Value(String, &'static str),
+    /// A remount cannot change it.
+    Fixed(String),
 }
 
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(o) => write!(f, "unknown mount option '{o}' (see mount.gfs2r --help)"),
+            Self::Fixed(o) => write!(f, "mount option '{o}' cannot be changed by a remount (unmount and mount again)"),
             Self::Value(o, allowed) => write!(f, "invalid mount option '{o}' ({allowed})"),
         }
     }
 }
 
 /// Generic options that are a flag of mount(2), set or cleared.
-const FLAGS: [(&str, MountFlags, bool); 16] = [
+const FLAGS: [(&str, MountFlags, bool); 20] = [
     ("nosuid", MountFlags::NOSUID, true),
     ("suid", MountFlags::NOSUID, false),
     ("nodev", MountFlags::NODEV, true),
@@ -98,10 +107,14 @@ const FLAGS: [(&str, MountFlags, bool); 16] = [
     ("silent", MountFlags::SILENT, true),
     ("loud", MountFlags::SILENT, false),
     ("mand", MountFlags::empty(), true),
+    ("iversion", MountFlags::empty(), true),
+    ("noiversion", MountFlags::empty(), true),
+    ("nosymfollow", MountFlags::from_bits_retain(256), true),
+    ("symfollow", MountFlags::from_bits_retain(256), false),
 ];
 
 /// Options that concern only programs, that are always so, or that older GFS2 had: taken and without effect.
-const TOLERATED: [&str; 26] = [
+const TOLERATED: [&str; 25] = [
     "defaults",
     "auto",
     "noauto",
@@ -110,7 +123,6 @@ const TOLERATED: [&str; 26] = [
     "users",
     "owner",
     "group",
-    "nofail",
     "_netdev",
     "_rnetdev",
     "loop",
@@ -152,18 +164,19 @@ impl MountOptions {
             self.flags.set(*flag, *on);
             return Ok(());
         }
-        if TOLERATED.contains(&name) || name.starts_with("x-") || name.starts_with("comment") {
+        if TOLERATED.contains(&name) || name.starts_with("x-") || name.starts_with("X-") || name.starts_with("comment")
+        {
             return Ok(());
         }
         match name {
             "ro" => self.open.read_only = true,
             "rw" => self.open.read_only = false,
-            "noatime" => self.atime = Atime::Never,
-            "relatime" | "atime" | "norelatime" => self.atime = Atime::Relative,
-            "strictatime" => self.atime = Atime::Strict,
-            "nostrictatime" => self.atime = Atime::Relative,
+            "noatime" => self.take_atime(Atime::Never),
+            "relatime" | "atime" | "norelatime" | "nostrictatime" => self.take_atime(Atime::Relative),
+            "strictatime" => self.take_atime(Atime::Strict),
             "remount" => self.remount = true,
             "fg" => self.foreground = true,
+            "nofail" => self.no_fail = true,
             "spectator" => {
                 self.open.spectator = true;
                 self.open.read_only = true;
@@ -216,6 +229,11 @@ impl MountOptions {
                 "panic" => self.on_error = OnError::Panic,
                 _ => return Err(bad("withdraw or panic")),
             },
+            "transport" => match value {
+                "native" => self.transport = Transport::Native,
+                "fuser" => self.transport = Transport::Fuser,
+                _ => return Err(bad("native or fuser")),
+            },
             "commit" => self.open.commit_secs = seconds(1)?,
             "statfs_quantum" => self.statfs_quantum = seconds(0)?,
             "quota_quantum" => self.quota_quantum = seconds(1)?,
@@ -225,10 +243,39 @@ impl MountOptions {
             },
             "cache" => self.open.cache_bytes = bytes(value).ok_or_else(|| bad("a size, such as 256M"))?,
             "meta" | "uhelper" | "helper" | "comment" | "context" | "fscontext" | "defcontext" | "rootcontext" => {}
-            n if n.starts_with("x-") => {}
+            // mount(8) repeats on remounting what /proc/mounts shows, and there FUSE shows its own options.
+            "user_id" | "group_id" | "rootmode" | "max_read" | "blksize" | "fd" => {}
+            // Of mount(8) itself: the loop device it made, and who mounted.
+            "loop" | "offset" | "sizelimit" | "user" | "fsname" | "subtype" => {}
+            n if n.starts_with("x-") || n.starts_with("X-") => {}
             _ => return Err(OptionError::Unknown(option.into())),
         }
         Ok(())
+    }
+
+    /// Said to the kernel too, so that /proc/mounts shows it.
+    fn take_atime(&mut self, atime: Atime) {
+        self.atime = atime;
+        self.flags.set(MountFlags::NOATIME, atime == Atime::Never);
+        self.flags.set(MountFlags::RELATIME, atime == Atime::Relative);
+        self.flags.set(MountFlags::STRICTATIME, atime == Atime::Strict);
+    }
+
+    /// The options after a remount with `text`, which names what is to change. Errors: those of [`parse`](Self::parse);
+    /// `Fixed` for what only a new mount can change.
+    pub fn remounted(&self, text: &str) -> Result<Self, OptionError> {
+        let fixed = |o: &Self| {
+            let open = OpenOptions { read_only: false, ..o.open.clone() };
+            (open, o.lockproto.clone(), o.locktable.clone())
+        };
+        let mut now = self.clone();
+        for option in text.split(',').filter(|o| !o.is_empty()) {
+            now.take(option)?;
+            if fixed(&now) != fixed(self) {
+                return Err(OptionError::Fixed(option.into()));
+            }
+        }
+        Ok(now)
     }
 
     /// `hostdata=jid=N`, also among other words separated by colons.
@@ -243,7 +290,7 @@ impl MountOptions {
 }
 
 /// A size with an optional suffix k, M, G, T.
-fn bytes(text: &str) -> Option<usize> {
+pub fn bytes(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" => 0,
@@ -267,10 +314,50 @@ mod tests {
                 .expect("all known");
         assert_eq!((o.open.quota, o.open.jid, o.open.commit_secs), (QuotaMode::On, Jid(2), 5));
         assert_eq!((o.atime, o.open.cache_bytes), (Atime::Never, 64 << 20));
-        assert!(o.flags.contains(MountFlags::NOSUID));
+        assert!(o.flags.contains(MountFlags::NOSUID | MountFlags::NOATIME));
         assert_eq!(MountOptions::parse("bogus", false).unwrap_err(), OptionError::Unknown("bogus".into()));
         assert!(MountOptions::parse("bogus", true).is_ok());
         assert!(matches!(MountOptions::parse("data=jumbled", true), Err(OptionError::Value(..))));
+        let shown = "rw,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576,blksize=4096";
+        assert!(MountOptions::parse(shown, false).is_ok(), "what /proc/mounts shows");
         assert!(MountOptions::parse("barrier", false).expect("known").open.barrier);
+    }
+
+    #[test]
+    fn every_value_is_checked() {
+        let parse = |o| MountOptions::parse(o, false);
+        for bad in [
+            "data=",
+            "quota=maybe",
+            "errors=continue",
+            "errors",
+            "commit=0",
+            "commit=x",
+            "quota_quantum=0",
+            "statfs_percent=101",
+            "hostdata=jid=",
+            "cache=12Q",
+            "cache=99999999999999999999T",
+            "lockproto=lock_gulm",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse("errors=panic").expect("known").on_error, OnError::Panic);
+        assert_eq!(parse("errors=panic,errors=withdraw").expect("known").on_error, OnError::Withdraw);
+        assert!(parse("spectator").expect("known").open.read_only);
+        assert!(parse("norecovery").expect("known").open.read_only);
+        // What mount(8) and fstab add.
+        let fstab = "_netdev,nofail,noauto,user=me,loop=/dev/loop0,x-systemd.automount,X-mount.mkdir,uhelper=udisks2";
+        assert!(parse(fstab).expect("all known").no_fail);
+        assert_eq!(parse("noatime,strictatime").expect("known").flags, MountFlags::STRICTATIME);
+    }
+
+    #[test]
+    fn a_remount_changes_what_it_can() {
+        let now = MountOptions::parse("noatime,quota=on,commit=5", false).expect("known");
+        let then = now.remounted("remount,ro,relatime,errors=panic,commit=5,quota=on").expect("possible");
+        assert_eq!((then.open.read_only, then.atime, then.on_error), (true, Atime::Relative, OnError::Panic));
+        assert_eq!(now.remounted("commit=6").unwrap_err(), OptionError::Fixed("commit=6".into()));
+        assert!(now.remounted("spectator").is_err() && now.remounted("locktable=a:b").is_err());
     }
 }

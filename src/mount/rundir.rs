@@ -3,7 +3,6 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The folder of all mounts: `GFS2R_RUN_DIR`, or `/run/gfs2r`.
 pub(super) fn root() -> PathBuf {
@@ -46,14 +45,20 @@ impl RunDir {
         self.path.join("log")
     }
 
-    /// Leaves word for umount that the volume was not closed cleanly.
+    /// Leaves word for umount that the volume was not closed cleanly. The lock stays, as in [`RunDir::remove`].
     pub(super) fn leave_error(self, error: &str) -> io::Result<()> {
-        fs::write(self.path.join("error"), error)
+        let left = fs::write(self.path.join("error"), error);
+        std::mem::forget(self);
+        left
     }
 
     /// Removes the folder: the volume is clean.
     pub(super) fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.path)
+        let removed = fs::remove_dir_all(&self.path);
+        // The lock stays until the process has ended: other threads may still hold the device open, and who waits for us
+        // wants to mount it again.
+        std::mem::forget(self);
+        removed
     }
 }
 
@@ -64,29 +69,65 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The runtime folder of what is mounted on `target`.
+/// The runtime folder of what is mounted on `target`; one of a living daemon before one that a killed daemon left.
 pub(super) fn find(target: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(root()).ok()?;
-    entries
-        .filter_map(Result::ok)
-        .map(|e| e.path())
-        .find(|dir| fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes()))
+    let of_target =
+        |dir: &PathBuf| fs::read(dir.join("target")).is_ok_and(|t| t == target.as_os_str().as_encoded_bytes());
+    let found: Vec<PathBuf> = entries.filter_map(Result::ok).map(|e| e.path()).filter(of_target).collect();
+    found.iter().find(|dir| is_alive(dir)).or(found.first()).cloned()
 }
 
-/// Waits until the daemon of this folder has ended; its parting error, if it left one.
-pub(super) fn wait_for_end(dir: &Path) -> io::Result<Option<String>> {
-    // The daemon removes the folder right before it ends, so opening may fail at any moment: then it is gone.
+/// True while a daemon holds the folder.
+fn is_alive(dir: &Path) -> bool {
+    File::open(dir.join("pid")).is_ok_and(|pid| matches!(pid.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Where the mount of this folder is.
+pub(super) fn target(folder: &Path) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    fs::read(folder.join("target")).ok().map(|t| PathBuf::from(std::ffi::OsString::from_vec(t)))
+}
+
+/// The end of a daemon, to be waited for.
+pub(super) struct End {
+    dir: PathBuf,
+    /// None: it was gone already.
+    pid: Option<File>,
+}
+
+/// Prepares to wait for the daemon of this folder. To be called before it is told to end: it removes the folder a little
+/// before that.
+pub(super) fn end_of(dir: PathBuf) -> io::Result<End> {
     let pid = match File::open(dir.join("pid")) {
-        Ok(pid) => pid,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(pid) => Some(pid),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };
-    pid.lock_shared()?;
-    // Give a folder that is being removed the moment it needs.
-    std::thread::sleep(Duration::from_millis(1));
-    match fs::read_to_string(dir.join("error")) {
-        Ok(error) => Ok(Some(error)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+    Ok(End { dir, pid })
+}
+
+impl End {
+    /// Waits until the daemon has ended and holds nothing any more; its parting error, if it left one.
+    pub(super) fn wait(self) -> io::Result<Option<String>> {
+        let Self { dir, pid } = self;
+        let Some(pid) = pid else { return Ok(None) };
+        pid.lock_shared()?;
+        // The lock is given up after the folder was removed: if it is still there, the daemon did not close the volume.
+        let error = match fs::read_to_string(dir.join("error")) {
+            Ok(error) => error,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.join("pid").exists() => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => "its daemon was killed".into(),
+            Err(e) => return Err(e),
+        };
+        // The log stays for whoever wants to know why.
+        for name in ["target", "control", "error", "pid"] {
+            remove_if_there(&dir.join(name))?;
+        }
+        // Only when nothing is left in it.
+        match fs::remove_dir(dir) {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Err(e),
+            _ => Ok(Some(error)),
+        }
     }
 }

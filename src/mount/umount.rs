@@ -1,16 +1,22 @@
 //! `umount.gfs2r`: unmounts, and returns once the volume is clean.
 
-use super::rundir;
+use super::{client, rundir, table};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How to unmount.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct How {
+    /// Detach now, do not wait.
     pub(super) lazy: bool,
+    /// Abort what is under way when the daemon does not answer.
     pub(super) force: bool,
+    /// Remount read-only what is in use.
+    pub(super) read_only: bool,
 }
 
 /// Why it was not unmounted.
@@ -18,6 +24,7 @@ pub(super) struct How {
 pub(super) enum UmountError {
     NotMounted(PathBuf),
     System(PathBuf, io::Error),
+    ReadOnly(PathBuf),
     NotClean(String),
 }
 
@@ -25,10 +32,11 @@ impl fmt::Display for UmountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotMounted(what) => write!(f, "{}: not mounted", what.display()),
-            Self::System(what, e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+            Self::System(what, e) if is_busy(e) => {
                 write!(f, "{}: in use (fuser -vm {0} shows by whom)", what.display())
             }
-            Self::System(what, e) => write!(f, "{}: {e}", what.display()),
+            Self::System(what, e) => write!(f, "{}: {}", what.display(), client::words(e)),
+            Self::ReadOnly(what) => write!(f, "{}: in use, so it was remounted read-only", what.display()),
             Self::NotClean(why) => {
                 write!(f, "unmounted, but the volume is not clean: {why} (the next mount replays its journal)")
             }
@@ -36,70 +44,58 @@ impl fmt::Display for UmountError {
     }
 }
 
-/// Unmounts what is mounted on `what`, or from the device or image `what`.
-pub(super) fn run(what: &Path, how: How) -> Result<(), UmountError> {
+fn is_busy(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+}
+
+/// Unmounts what is mounted on `what`, or from the device or image `what`; says where it was.
+pub(super) fn run(what: &Path, how: How) -> Result<PathBuf, UmountError> {
     let system = |e: io::Error| UmountError::System(what.to_owned(), e);
-    let canonical = what.canonicalize().map_err(system)?;
-    let target = mount_point(&canonical).ok_or_else(|| UmountError::NotMounted(what.to_owned()))?;
+    let target = mount_point(what)?;
     let dir = rundir::find(&target);
+    let end = dir.clone().map(rundir::end_of).transpose().map_err(system)?;
     let mut flags = UnmountFlags::empty();
     flags.set(UnmountFlags::DETACH, how.lazy);
-    flags.set(UnmountFlags::FORCE, how.force);
-    unmount(&target, flags).map_err(|e| system(e.into()))?;
-    let Some(dir) = dir.filter(|_| !how.lazy) else { return Ok(()) };
-    match rundir::wait_for_end(&dir).map_err(system)? {
-        Some(error) => Err(UmountError::NotClean(error)),
-        None => Ok(()),
-    }
-}
-
-/// The last mount point of ours that is `what` or whose source is.
-fn mount_point(what: &Path) -> Option<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().rev().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let target = PathBuf::from(unescape(left.split(' ').nth(4)?));
-        let mut right = right.split(' ');
-        let (kind, source) = (right.next()?, PathBuf::from(unescape(right.next()?)));
-        let ours = kind == "fuse.gfs2r" || kind == "fuseblk.gfs2r";
-        (ours && (target == what || source == what)).then_some(target)
-    })
-}
-
-/// `major:minor` of what is mounted on `target`, from the mount table.
-pub(super) fn device_number(target: &Path) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().rev().find_map(|line| {
-        let mut fields = line.split(' ');
-        let number = fields.nth(2)?;
-        (Path::new(&unescape(fields.nth(1)?)) == target).then(|| number.to_owned())
-    })
-}
-
-/// mountinfo writes blanks and backslashes as `\040` and the like.
-fn unescape(field: &str) -> String {
-    let mut out = String::new();
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
+    // Aborting loses what the kernel has collected, so it is for a daemon that does not answer.
+    let answers = || dir.as_deref().is_some_and(|d| client::answers(&d.join("control"), Duration::from_secs(5)));
+    flags.set(UnmountFlags::FORCE, how.force && !answers());
+    match unmount(&target, flags).map_err(io::Error::from) {
+        Err(e) if how.read_only && is_busy(&e) => {
+            super::remount::run(&target, "remount,ro").map_err(|e| system(io::Error::other(e)))?;
+            return Err(UmountError::ReadOnly(what.to_owned()));
         }
+        result => result.map_err(system)?,
     }
-    out + rest
+    let Some(end) = end.filter(|_| !how.lazy) else { return Ok(target) };
+    match end.wait().map_err(system)? {
+        Some(error) => Err(UmountError::NotClean(error)),
+        None => Ok(target),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn blanks_in_mount_points() {
-        assert_eq!(super::unescape("/mnt/a\\040b\\134c"), "/mnt/a b\\c");
+/// The name under which the program unmounts.
+pub(super) const PROGRAM: &str = "umount.gfs2r";
+/// Set when a daemon that was told to end starts [`leave`].
+pub(super) const LEAVING: &str = "GFS2R_LEAVING";
+
+/// Writes back and unmounts, for the daemon; what is in use is detached. True when it was unmounted.
+pub(super) fn leave(target: &Path) -> io::Result<bool> {
+    let synced = std::fs::File::open(target).and_then(|dir| rustix::fs::syncfs(&dir).map_err(io::Error::from));
+    if unmount(target, UnmountFlags::empty()).is_ok() {
+        return Ok(true);
     }
+    unmount(target, UnmountFlags::DETACH)?;
+    synced.map(|()| false)
+}
+
+/// The last mount point of ours that is `what` or whose source is. A mount whose daemon is gone cannot be canonicalized.
+fn mount_point(what: &Path) -> Result<PathBuf, UmountError> {
+    let found = match what.canonicalize() {
+        Ok(canonical) => table::find(&canonical),
+        Err(e) => {
+            let absolute = std::path::absolute(what).unwrap_or_else(|_| what.to_owned());
+            return table::find(&absolute).map(|e| e.target).ok_or_else(|| UmountError::System(what.to_owned(), e));
+        }
+    };
+    found.map(|e| e.target).ok_or_else(|| UmountError::NotMounted(what.to_owned()))
 }

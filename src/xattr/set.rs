@@ -57,9 +57,20 @@ pub fn set(
     tx.commit();
     drop(space);
     match retired {
-        Some((buffer, offset)) => release(vol, inode, &buffer, offset),
+        Some((buffer, offset)) => {
+            let released = release(vol, inode, &buffer, offset);
+            vol.journal.or_later("freeing a replaced attribute's blocks", released)
+        }
         None => Ok(()),
     }
+}
+
+/// Blocks that [`set`] would have to allocate for an attribute; what the old value gives back comes later.
+pub fn set_cost(vol: &Volume, inode: &Inode, kind: EaType, name: &[u8], value: &[u8]) -> Result<u64> {
+    let shape = check_size(vol, name, value)?;
+    let old = find(vol, inode, kind, name)?;
+    let target = choose(vol, inode, old.as_ref(), shape.size)?;
+    Ok(shape.ptrs as u64 + u64::from(target.blocks()))
 }
 
 /// The shape of an attribute; `Invalid` for an empty name, `OutOfRange` for what does not fit.

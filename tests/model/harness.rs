@@ -391,9 +391,19 @@ impl World {
         }
     }
 
+    /// `trusted.` came with format 1802.
+    fn lacks(&self, xattr: &[u8]) -> bool {
+        self.fs().volume().fs_format < 1802 && xattr.starts_with(b"trusted.")
+    }
+
     fn set_xattr(&mut self, op: &Op, id: Id, name: &[u8], len: usize, fill: u64) {
         let value = Rng::new(fill).bytes(len);
-        match self.fs().setxattr(self.addr(id), name, &value, SetMode::Any) {
+        if self.lacks(name) {
+            let actual = self.fs().setxattr(&ME, self.addr(id), name, &value, SetMode::Any);
+            self.agree(op, Err("NotSupported"), &actual);
+            return;
+        }
+        match self.fs().setxattr(&ME, self.addr(id), name, &value, SetMode::Any) {
             Ok(()) => {
                 self.model.nodes.get_mut(&id).expect("known").xattrs.insert(name.to_vec(), value);
             }
@@ -406,7 +416,11 @@ impl World {
 
     fn remove_xattr(&mut self, op: &Op, id: Id, name: &[u8]) {
         let there = self.model.nodes[&id].xattrs.contains_key(name);
-        let predicted = if there { Ok(()) } else { Err("NoAttribute") };
+        let predicted = match there {
+            true => Ok(()),
+            false if self.lacks(name) => Err("NotSupported"),
+            false => Err("NoAttribute"),
+        };
         let actual = self.fs().removexattr(self.addr(id), name);
         if self.agree(op, predicted, &actual) {
             self.model.nodes.get_mut(&id).expect("known").xattrs.remove(name);

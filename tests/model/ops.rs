@@ -3,20 +3,42 @@
 
 /// A small random number generator (xorshift64*), so that a seed means the same everywhere and for ever.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
+pub(crate) struct Rng {
+    state: u64,
+    /// Bytes that decide instead, the next one last.
+    script: Option<Vec<u8>>,
+}
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, script: None }
+    }
+    /// Numbers that are read from `bytes`, so that a fuzzer chooses them; 0 when all are used.
+    #[allow(dead_code, reason = "not every test is scripted")]
+    pub(crate) fn scripted(bytes: &[u8]) -> Self {
+        Self { script: Some(bytes.iter().rev().copied().collect()), ..Self::new(0) }
+    }
+    /// True when a script is at its end.
+    #[allow(dead_code, reason = "not every test is scripted")]
+    pub(crate) fn is_done(&self) -> bool {
+        self.script.as_ref().is_some_and(Vec::is_empty)
+    }
+    fn read(&mut self, width: usize) -> Option<u64> {
+        let script = self.script.as_mut()?;
+        Some((0..width).fold(0, |n, _| n << 8 | u64::from(script.pop().unwrap_or(0))))
     }
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        if let Some(scripted) = self.read(2) {
+            return scripted;
+        }
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
     pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        let width = (64 - n.saturating_sub(1).leading_zeros()).div_ceil(8) as usize;
+        self.read(width).unwrap_or_else(|| self.next()) % n.max(1)
     }
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

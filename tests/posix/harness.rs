@@ -66,14 +66,22 @@ impl Mounted {
 
     /// An image that is not mounted yet.
     pub fn unmounted(size: &str) -> Self {
+        Self::unmounted_with(size, &[])
+    }
+
+    /// The same with more options for mkfs.gfs2.
+    pub fn unmounted_with(size: &str, more: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("gfs2r-posix-").tempdir().expect("a temporary folder");
         rustix::fs::chmod(folder.path(), Mode::from_raw_mode(0o755)).expect("chmod");
         let mounted = Self { folder, daemon: Arc::new(AtomicI32::new(0)) };
         fs::create_dir(mounted.dir()).expect("a mount point");
         let made = Command::new("truncate").args(["-s", size]).arg(mounted.image()).status().expect("truncate runs");
         assert!(made.success());
-        let mkfs =
-            Command::new("mkfs.gfs2").args(["-O", "-q", "-p", "lock_nolock", "-J", "16"]).arg(mounted.image()).output();
+        let mkfs = Command::new("mkfs.gfs2")
+            .args(["-O", "-q", "-p", "lock_nolock", "-J", "16"])
+            .args(more)
+            .arg(mounted.image())
+            .output();
         assert!(mkfs.expect("mkfs.gfs2 runs").status.success(), "mkfs.gfs2 failed");
         mounted
     }
@@ -144,6 +152,12 @@ impl Mounted {
     pub fn is_mounted(&self) -> bool {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         table.contains(&format!(" {} ", self.dir().display()))
+    }
+
+    /// Mounted as fuseblk, over a loop device.
+    pub fn is_like_a_disk(&self) -> bool {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        table.lines().any(|line| line.contains(&format!(" {} ", self.dir().display())) && line.contains("fuseblk"))
     }
 
     /// Removes the mount, whatever state it is in.

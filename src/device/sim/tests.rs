@@ -143,3 +143,21 @@ fn discarded_ranges_read_as_anything() {
     assert_eq!((byte(&kept, 0), byte(&kept, 4096)), (0xa5, 1));
     assert_eq!(byte(&d.crash(0, CrashMode::AllLost), 0), 1);
 }
+
+#[test]
+fn what_failed_is_in_doubt() {
+    let d = disk();
+    d.write(0, &[1; KIB]).expect("write");
+    d.fail_writes(Some(Box::new(|index, _| index <= 2)));
+    assert!(d.flush().is_err() && d.write(4096, &[2; KIB]).is_err());
+    assert_eq!(byte(&d.contents(), 4096), 0, "a failed write is not seen");
+    d.write(8192, &[3; KIB]).expect("write");
+    d.flush().expect("flush");
+    let bytes = |mode| [0, 4096, 8192].map(|at| byte(&d.crash(0, mode), at));
+    assert_eq!(bytes(CrashMode::AllLost), [0, 0, 3], "a later flush does not bring back what an earlier one lost");
+    assert_eq!(bytes(CrashMode::AllKept), [1, 2, 3]);
+    d.write(0, &[4; KIB]).expect("written again");
+    d.flush().expect("flush");
+    assert_eq!(bytes(CrashMode::AllKept), [4, 2, 3]);
+    assert_eq!(bytes(CrashMode::AllLost), [4, 0, 3]);
+}

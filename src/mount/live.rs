@@ -1,0 +1,83 @@
+//! A running mount as others see it: its state, its numbers, its locks.
+
+use super::options::MountOptions;
+use crate::fuse::AtimeSwitch;
+use crate::ids::BlockSize;
+use crate::quota::{QuotaLine, QuotaMode, Who};
+use crate::sync::Mutex;
+use crate::volume::{Identity, Opened, uuid_text};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What the parts of the daemon share.
+pub(super) struct Live {
+    pub(super) opened: Arc<Opened>,
+    pub(super) id: Identity,
+    pub(super) source: PathBuf,
+    pub(super) target: PathBuf,
+    /// As they are now: a remount changes them. `lockproto` and `locktable` are always set.
+    pub(super) options: Mutex<MountOptions>,
+    pub(super) atime: Arc<AtimeSwitch>,
+}
+
+impl Live {
+    /// `withdrawn`, `frozen`, `read_only` or `live`, and the cause of a withdraw.
+    fn state(&self) -> (&'static str, Option<String>) {
+        match self.opened.fs.volume().journal.withdrawn() {
+            Some(cause) => ("withdrawn", Some(cause)),
+            None if self.opened.fs.is_frozen() => ("frozen", None),
+            None if self.opened.is_read_only() => ("read_only", None),
+            None => ("live", None),
+        }
+    }
+
+    /// All that `gfs2r status --json` shows of a mount.
+    pub(super) fn status(&self) -> Value {
+        let fs = &self.opened.fs;
+        let (vol, space, sb) = (fs.volume(), fs.space(), &self.id.superblock);
+        let (state, cause) = self.state();
+        let block = u64::from(space.block_size);
+        let options = self.options.lock();
+        let quota = match fs.quota().map(|q| q.mode()) {
+            Some(QuotaMode::On) => "on",
+            Some(QuotaMode::Account) => "account",
+            Some(QuotaMode::Off) | None => "off",
+        };
+        json!({
+            "directory": self.target, "source": self.source, "state": state, "withdraw_cause": cause,
+            "lock_protocol": options.lockproto, "lock_table": options.locktable,
+            "journal": vol.jid.0, "journals": self.opened.journals, "format": sb.fs_format.get(), "uuid": uuid_text(&sb.uuid),
+            "pid": std::process::id(), "quota": quota, "block_size": block,
+            "space": {
+                "total_bytes": space.total.saturating_mul(block), "free_bytes": space.free.saturating_mul(block),
+                "inodes": space.inodes, "inodes_used": space.inodes.saturating_sub(space.free),
+            },
+            "cache": {
+                "metadata_bytes": (vol.cache.len() as u64).saturating_mul(block),
+                "metadata_limit_bytes": options.open.cache_bytes,
+                "dirty_data_bytes": vol.cache.data().dirty_bytes(),
+            },
+            "glocks": { "inode": vol.inodes.len(), "rgrp": vol.rgrps.locks().len() },
+        })
+    }
+
+    /// The dump of all locks.
+    pub(super) fn glocks(&self) -> String {
+        let vol = self.opened.fs.volume();
+        vol.inodes.dump() + &vol.rgrps.locks().dump()
+    }
+}
+
+/// A line of a quota report; numbers in bytes, 0 for no limit.
+pub(super) fn quota_line(line: &QuotaLine, bs: BlockSize) -> Value {
+    let (kind, id) = match line.who {
+        Who::User(id) => ("user", id),
+        Who::Group(id) => ("group", id),
+    };
+    let bytes = |blocks: u64| blocks.saturating_mul(bs.bytes() as u64);
+    let used = u64::try_from(line.used).unwrap_or(0);
+    json!({
+        "kind": kind, "id": id, "limit_bytes": bytes(line.limit), "warn_bytes": bytes(line.warn), "used_bytes": bytes(used),
+    })
+}
