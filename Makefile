@@ -61,6 +61,7 @@ faults: setup
 interop: setup
 	$(CARGO) build --release --workspace
 	$(CARGO) test --release -p gfs2r-uml --test interop -- --nocapture
+	$(CARGO) test --release -p gfs2r-lockclient --test kernel
 
 posix: release
 	$(CARGO) test --release --test posix -- --nocapture

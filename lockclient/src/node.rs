@@ -60,18 +60,11 @@ pub enum JoinError {
 }
 
 enum Command {
-    Join {
-        shared: Arc<Shared>,
-        done: oneshot::Sender<bool>,
-    },
-    Release {
-        lockspace: u32,
-        done: oneshot::Sender<()>,
-    },
+    Join { shared: Arc<Shared>, done: oneshot::Sender<bool> },
+    Release { lockspace: u32, done: oneshot::Sender<()> },
     Stopped(u32),
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<()>),
-    #[cfg(test)]
     BreakConnections,
 }
 
@@ -147,6 +140,12 @@ impl Node {
         }
     }
 
+    /// Breaks all connections, as the network might do; for tests. They are made anew, and nothing is lost.
+    pub fn break_connections(&self) {
+        // An error means that the node has ended, and its connections with it.
+        let _ended = self.commands.send(Command::BreakConnections);
+    }
+
     /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
     pub async fn shutdown(mut self) {
         let (done, answer) = oneshot::channel();
@@ -190,6 +189,8 @@ struct Driver {
 
 /// How long the peers are waited for when we part.
 const PARTING: Duration = Duration::from_secs(5);
+/// Frames taken from the engines before the sockets have their turn.
+const BATCH: usize = 256;
 
 impl Driver {
     async fn run(
@@ -204,7 +205,14 @@ impl Driver {
             tokio::select! {
                 // What engines have decided goes out before anything new comes in.
                 biased;
-                Some(out) = outgoing.recv() => self.outbound(out),
+                Some(out) = outgoing.recv() => {
+                    self.outbound(out);
+                    // Many frames in one write.
+                    for _ in 0..BATCH {
+                        let Ok(out) = outgoing.try_recv() else { break };
+                        self.outbound(out);
+                    }
+                }
                 Some(event) = events.recv() => self.transport_event(event),
                 Some(command) = inbox.recv() => match command {
                     Command::Shutdown(done) => {
@@ -279,7 +287,6 @@ impl Driver {
             Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
             Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
             Command::Shutdown(_) => {}
-            #[cfg(test)]
             Command::BreakConnections => self.peers.keys().for_each(|node| self.transport.break_connection(*node)),
         }
     }
@@ -411,6 +418,7 @@ impl Driver {
                 }
             }
             TransportEvent::Down(node) => {
+                self.transport.end(node);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.down();
                 }

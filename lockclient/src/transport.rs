@@ -10,40 +10,76 @@ use crate::wire;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+
+#[cfg(test)]
+mod tests;
 
 /// What the sockets report.
 #[derive(Debug)]
 pub enum TransportEvent {
     /// Whole frames arrived, in this order.
     Frames(NodeId, Vec<Vec<u8>>),
-    /// Our connection number so-and-so to a peer stands. Nothing is written before [`Transport::begin`].
-    Up(NodeId, u64),
+    /// Our connection to a peer stands. Nothing is written before [`Transport::begin`].
+    Up(NodeId, Connection),
     /// It has broken.
     Down(NodeId),
     /// A datagram arrived.
     Datagram(NodeId, Vec<u8>),
 }
 
+/// A connection of ours to a peer, as long as it lasts.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    number: u64,
+    stream: Weak<TcpStream>,
+}
+
 enum Command {
     Connect,
     Begin(u64),
-    Send(Vec<u8>),
+    Send(Queued),
     Disconnect,
     /// As if the network had broken it.
-    #[cfg(test)]
     Break,
+}
+
+/// Bytes that could not be written at once.
+struct Queued {
+    bytes: Vec<u8>,
+    /// How many of these there are for the peer.
+    count: Arc<AtomicUsize>,
+}
+
+impl Queued {
+    fn new(bytes: Vec<u8>, count: &Arc<AtomicUsize>) -> Queued {
+        count.fetch_add(1, Ordering::Relaxed);
+        Queued { bytes, count: count.clone() }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// What the driver has of a peer.
+struct Line {
+    commands: UnboundedSender<Command>,
+    /// Where bytes may be written directly, when nothing is queued.
+    current: Option<Connection>,
+    queued: Arc<AtomicUsize>,
 }
 
 /// All sockets of a node.
 pub struct Transport {
-    peers: BTreeMap<NodeId, UnboundedSender<Command>>,
+    peers: BTreeMap<NodeId, Line>,
     datagrams: UnboundedSender<(SocketAddr, Vec<u8>)>,
     addresses: BTreeMap<NodeId, SocketAddr>,
     /// Ends with the transport.
@@ -65,23 +101,23 @@ impl Transport {
         let udp = Arc::new(UdpSocket::bind(local).await?);
         let (events, receiver) = channel(BACKLOG);
         let mut tasks = JoinSet::new();
-        let mut writers = BTreeMap::new();
+        let mut lines = BTreeMap::new();
         for (node, address) in &peers {
             let (commands, inbox) = unbounded_channel();
             let peer = Peer { node: *node, address: *address, local: local.ip(), events: events.clone() };
             tasks.spawn(peer.run(inbox));
-            writers.insert(*node, commands);
+            lines.insert(*node, Line { commands, current: None, queued: Arc::default() });
         }
         tasks.spawn(accept(listener, peers.clone(), events.clone()));
         tasks.spawn(receive_datagrams(udp.clone(), peers.clone(), events));
         let (datagrams, outgoing) = unbounded_channel();
         tasks.spawn(send_datagrams(udp, outgoing));
-        Ok((Transport { peers: writers, datagrams, addresses: peers, _tasks: tasks }, receiver))
+        Ok((Transport { peers: lines, datagrams, addresses: peers, _tasks: tasks }, receiver))
     }
 
     fn command(&self, node: NodeId, command: Command) {
         // A peer's task ends with the transport only.
-        let _ended = self.peers.get(&node).map(|peer| peer.send(command));
+        let _ended = self.peers.get(&node).map(|line| line.commands.send(command));
     }
 
     /// A connection to this node is wanted; [`TransportEvent::Up`] follows, sooner or later.
@@ -90,22 +126,45 @@ impl Transport {
     }
 
     /// What is sent from now on belongs to this connection.
-    pub fn begin(&self, node: NodeId, connection: u64) {
-        self.command(node, Command::Begin(connection));
+    pub fn begin(&mut self, node: NodeId, connection: Connection) {
+        self.command(node, Command::Begin(connection.number));
+        if let Some(line) = self.peers.get_mut(&node) {
+            line.current = Some(connection);
+        }
     }
 
-    /// Writes a frame.
-    pub fn send(&self, node: NodeId, bytes: Vec<u8>) {
-        self.command(node, Command::Send(bytes));
+    /// Nothing is sent on a connection that has broken.
+    pub fn end(&mut self, node: NodeId) {
+        if let Some(line) = self.peers.get_mut(&node) {
+            line.current = None;
+        }
+    }
+
+    /// Writes frames: at once where the socket takes them and nothing waits before them, or else through the peer's task.
+    pub fn send(&self, node: NodeId, mut bytes: Vec<u8>) {
+        let Some(line) = self.peers.get(&node) else { return };
+        let stream = line.current.as_ref().and_then(|connection| connection.stream.upgrade());
+        if let Some(stream) = stream
+            && line.queued.load(Ordering::Acquire) == 0
+        {
+            match stream.try_write(&bytes) {
+                Ok(written) if written == bytes.len() => return,
+                Ok(written) => drop(bytes.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // What is lost is sent again on the next connection, by whoever numbers it.
+                Err(_) => return self.command(node, Command::Break),
+            }
+        }
+        self.command(node, Command::Send(Queued::new(bytes, &line.queued)));
     }
 
     /// Closes our connection to a node.
-    pub fn disconnect(&self, node: NodeId) {
+    pub fn disconnect(&mut self, node: NodeId) {
+        self.end(node);
         self.command(node, Command::Disconnect);
     }
 
     /// Breaks our connection to a node.
-    #[cfg(test)]
     pub(crate) fn break_connection(&self, node: NodeId) {
         self.command(node, Command::Break);
     }
@@ -143,10 +202,13 @@ impl Peer {
             }
             let Some(stream) = self.connect(&mut inbox).await else { continue };
             connection += 1;
-            if self.events.send(TransportEvent::Up(self.node, connection)).await.is_err() {
+            let stream = Arc::new(stream);
+            let up = Connection { number: connection, stream: Arc::downgrade(&stream) };
+            if self.events.send(TransportEvent::Up(self.node, up)).await.is_err() {
                 return;
             }
-            self.serve(stream, connection, &mut inbox).await;
+            self.serve(&stream, connection, &mut inbox).await;
+            drop(stream);
             if self.events.send(TransportEvent::Down(self.node)).await.is_err() {
                 return;
             }
@@ -184,49 +246,78 @@ impl Peer {
         Ok(stream)
     }
 
-    /// Writes what is sent and reads what the peer says on this connection, until it breaks or is not wanted.
-    async fn serve(&self, stream: TcpStream, connection: u64, inbox: &mut UnboundedReceiver<Command>) {
-        let (reader, mut writer) = stream.into_split();
-        let reading = read_frames(reader, vec![self.node], self.events.clone());
+    /// Writes what could not be written at once and reads what the peer says on this connection, until it breaks or is
+    /// not wanted.
+    async fn serve(&self, stream: &TcpStream, connection: u64, inbox: &mut UnboundedReceiver<Command>) {
+        let reading = read_frames(stream, vec![self.node], self.events.clone());
         tokio::pin!(reading);
         let mut begun = false;
         let orderly = loop {
-            tokio::select! {
-                () = &mut reading => break false,
-                command = inbox.recv() => match command {
-                    None | Some(Command::Disconnect) => break true,
-                    Some(Command::Begin(which)) => begun = which == connection,
-                    Some(Command::Connect) => {}
-                    #[cfg(test)]
-                    Some(Command::Break) => break false,
-                    // What was meant for an earlier connection is sent again by whoever numbers it.
-                    Some(Command::Send(_)) if !begun => {}
-                    Some(Command::Send(bytes)) => {
-                        if let Err(error) = writer.write_all(&bytes).await {
-                            tracing::debug!(node = %self.node, %error, "connection broken");
-                            break false;
-                        }
+            let command = tokio::select! {
+                orderly = &mut reading => break orderly,
+                command = inbox.recv() => command,
+            };
+            match command {
+                None | Some(Command::Disconnect) => break true,
+                Some(Command::Begin(which)) => begun = which == connection,
+                Some(Command::Connect) => {}
+                Some(Command::Break) => break false,
+                // What was meant for an earlier connection is sent again by whoever numbers it.
+                Some(Command::Send(_)) if !begun => {}
+                Some(Command::Send(queued)) => {
+                    let written = tokio::select! {
+                        orderly = &mut reading => break orderly,
+                        written = write_all(stream, &queued.bytes) => written,
+                    };
+                    if let Err(error) = written {
+                        tracing::debug!(node = %self.node, %error, "connection broken");
+                        break false;
                     }
-                },
+                }
             }
         };
-        if !orderly && let Err(error) = writer.as_ref().set_zero_linger() {
-            tracing::debug!(node = %self.node, %error, "cannot close abruptly");
+        if !orderly {
+            abort(stream);
         }
     }
 }
 
-/// Reads whole frames until the stream ends or cannot be followed.
-async fn read_frames(mut reader: OwnedReadHalf, candidates: Vec<NodeId>, events: Sender<TransportEvent>) {
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// When the stream is closed, the peer shall see it broken, not ended: after an orderly end a kernel does not send again
+/// what we have not acknowledged. (So nothing may shut one direction down before, either.)
+fn abort(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "cannot close abruptly");
+    }
+}
+
+/// Reads whole frames until the stream ends or cannot be followed; true if the peer has ended it in order.
+async fn read_frames(stream: &TcpStream, candidates: Vec<NodeId>, events: Sender<TransportEvent>) -> bool {
     let mut node = match candidates[..] {
         [only] => Some(only),
         _ => None,
     };
-    let mut buffer = Vec::with_capacity(4 * wire::FRAME_MAX);
+    let mut buffer = Vec::with_capacity(16 * wire::FRAME_MAX);
     loop {
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
+        if stream.readable().await.is_err() {
+            return false;
+        }
+        match stream.try_read_buf(&mut buffer) {
+            Ok(0) => return true,
             Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return false,
         }
         let (mut frames, mut used) = (Vec::new(), 0);
         loop {
@@ -239,7 +330,7 @@ async fn read_frames(mut reader: OwnedReadHalf, candidates: Vec<NodeId>, events:
                 Ok(_) => break,
                 Err(error) => {
                     tracing::warn!(?candidates, %error, "stream cannot be followed");
-                    return;
+                    return false;
                 }
             }
         }
@@ -247,17 +338,17 @@ async fn read_frames(mut reader: OwnedReadHalf, candidates: Vec<NodeId>, events:
         let Some(first) = frames.first() else { continue };
         // Several nodes may share an address in a laboratory; then the first frame says who speaks.
         let said = || wire::decode(first).ok().map(|packet| packet.node).filter(|node| candidates.contains(node));
-        let Some(speaker) = node.or_else(said) else { return };
+        let Some(speaker) = node.or_else(said) else { return false };
         node = Some(speaker);
         if events.send(TransportEvent::Frames(speaker, frames)).await.is_err() {
-            return;
+            return true;
         }
     }
 }
 
 async fn accept(listener: TcpListener, peers: BTreeMap<NodeId, SocketAddr>, events: Sender<TransportEvent>) {
     let mut readers = JoinSet::new();
-    let mut newest = BTreeMap::new();
+    let mut newest: BTreeMap<Vec<NodeId>, (Weak<TcpStream>, AbortHandle)> = BTreeMap::new();
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -273,17 +364,17 @@ async fn accept(listener: TcpListener, peers: BTreeMap<NodeId, SocketAddr>, even
             tracing::warn!(%from, "connection from an unknown address");
             continue;
         }
-        // The write half is kept, or the peer would see our end of it closed.
-        let (reader, writer) = stream.into_split();
-        let events = events.clone();
-        let key = candidates.clone();
+        let stream = Arc::new(stream);
+        let (events, key, known) = (events.clone(), candidates.clone(), Arc::downgrade(&stream));
         let handle = readers.spawn(async move {
-            read_frames(reader, candidates, events).await;
-            drop(writer);
+            if !read_frames(&stream, candidates, events).await {
+                abort(&stream);
+            }
         });
         // A newer connection of a node replaces its older one.
-        if let ([_], Some(older)) = (&key[..], newest.insert(key.clone(), handle)) {
-            older.abort();
+        if let ([_], Some((older, reader))) = (&key[..], newest.insert(key.clone(), (known, handle))) {
+            older.upgrade().iter().for_each(|older| abort(older));
+            reader.abort();
         }
     }
 }

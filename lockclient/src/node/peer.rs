@@ -11,6 +11,9 @@ enum Connection {
     Up,
 }
 
+/// Frames are written together, about this many bytes at a time.
+const WRITE: usize = 32 * 1024;
+
 pub(super) struct Peer {
     pub(super) midcomms: Midcomms,
     connection: Connection,
@@ -41,7 +44,14 @@ impl Peer {
     pub(super) fn flush(&mut self, node: NodeId, transport: &Transport) {
         match self.connection {
             Connection::Up => {
-                while let Some(bytes) = self.midcomms.next_transmit() {
+                let mut bytes = Vec::new();
+                while let Some(frame) = self.midcomms.next_transmit() {
+                    bytes.extend_from_slice(&frame);
+                    if bytes.len() >= WRITE {
+                        transport.send(node, std::mem::take(&mut bytes));
+                    }
+                }
+                if !bytes.is_empty() {
                     transport.send(node, bytes);
                 }
             }

@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     begun: Instant,
     outbound: UnboundedSender<Outbound>,
     callbacks: Mutex<Option<Sender<Callback>>>,
+    /// Callbacks that have been queued and have not returned.
+    untold: Arc<AtomicU64>,
     ended: AtomicBool,
     calls: AtomicU64,
 }
@@ -105,8 +107,13 @@ impl Shared {
     ) -> std::io::Result<Arc<Shared>> {
         let (callbacks, inbox) = std::sync::mpsc::channel();
         // The thread ends with the last sender, that is in `end`.
+        let untold = Arc::new(AtomicU64::new(0));
+        let told = untold.clone();
         std::thread::Builder::new().name(format!("locks {name}")).spawn(move || {
-            inbox.into_iter().for_each(|callback| tell(&*client, callback));
+            for callback in inbox {
+                tell(&*client, callback);
+                told.fetch_sub(1, Ordering::Release);
+            }
             client.ended();
         })?;
         Ok(Arc::new(Shared {
@@ -117,6 +124,7 @@ impl Shared {
             begun,
             outbound,
             callbacks: Mutex::new(Some(callbacks)),
+            untold,
             ended: AtomicBool::new(false),
             calls: AtomicU64::new(1),
         }))
@@ -138,6 +146,7 @@ impl Shared {
     pub(crate) fn callback(&self, callback: Callback) {
         let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(callbacks) = &*callbacks {
+            self.untold.fetch_add(1, Ordering::Relaxed);
             // The thread ends after the last sender only.
             let _ended = callbacks.send(callback);
         }
@@ -191,13 +200,20 @@ impl Shared {
         }
         let now = self.now();
         let mut progress = Progress::Queued(number);
+        // Only these may be called before the client has heard how the operation before them ended.
+        let overtakes = |flags: &LockFlags| flags.intersects(LockFlags::CANCEL | LockFlags::FORCEUNLOCK);
+        let overtakes = matches!(&call, ClientCall::Unlock { flags, .. } if overtakes(flags));
         let mut engine = self.engine();
+        // Then it hears of this one later, too: the completions of a lock come in order.
+        let in_line = overtakes && self.untold.load(Ordering::Acquire) > 0;
         engine.handle(Event::Client(call), now);
         while let Some(effect) = engine.next_effect() {
             match effect {
                 Effect::Accepted { call, lock } if call == number => progress = Progress::Pending(lock),
                 Effect::Refused { call, why } if call == number => return Err(why),
-                Effect::Completion { lock, status, flags, mode, lvb, .. } if progress == Progress::Pending(lock) => {
+                Effect::Completion { lock, status, flags, mode, lvb, .. }
+                    if progress == Progress::Pending(lock) && !in_line =>
+                {
                     progress = Progress::Done(Completion { lock, status, flags, mode, lvb });
                 }
                 other => self.pass_on(other),

@@ -154,7 +154,7 @@ async fn connections_that_break_lose_nothing() {
         assert!(Instant::now() < deadline, "locks hang after {breaks} breaks");
         tokio::time::sleep(Duration::from_millis(3)).await;
         breaks += 1;
-        nodes[breaks % 2].commands.send(Command::BreakConnections).expect("node");
+        nodes[breaks % 2].break_connections();
     }
     for task in tasks {
         task.await.expect("worker");
@@ -266,4 +266,45 @@ fn threads_may_wait_too() {
     threads.into_iter().for_each(|thread| thread.join().expect("thread"));
     assert_eq!(counter.load(Ordering::Relaxed), 800);
     runtime.block_on(node.shutdown());
+}
+
+/// A client that is slow to hear.
+struct Slow {
+    heard: std::sync::Mutex<Vec<(u64, Status)>>,
+    gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl LockClient for Slow {
+    fn completed(&self, token: u64, completion: space::Completion) {
+        self.gate.lock().expect("gate").recv().expect("the test opens it");
+        self.heard.lock().expect("list").push((token, completion.status));
+    }
+    fn blocking(&self, _token: u64, _lock: crate::ids::LockId, _mode: Mode) {}
+    fn refused(&self, _call: u64, _why: crate::status::Refusal) {}
+}
+
+/// Found beside a kernel: the forced unlock of a lock was answered before the client had heard of its grant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_unlock_does_not_overtake_the_grant() {
+    let place = Place::new(1);
+    let node = place.node(1, true).await;
+    let (open, gate) = std::sync::mpsc::channel();
+    let client = Arc::new(Slow { heard: std::sync::Mutex::default(), gate: std::sync::Mutex::new(gate) });
+    let space = node.join("slow", client.clone(), |_| {}).await.expect("join");
+    let request =
+        |token| space::LockRequest { token, name: b"r", mode: Mode::Ex, flags: NONE, lvb: None, wants_notices: false };
+    let Ok(space::Progress::Done(first)) = space.request(request(1)) else { panic!("granted at once") };
+    let Ok(space::Progress::Pending(second)) = space.request(request(2)) else { panic!("has to wait") };
+    space.unlock(first.lock, NONE, None).expect("unlock");
+    // The second lock has been granted, and its client has not heard of it.
+    let progress = space.unlock(second, LockFlags::FORCEUNLOCK, None);
+    assert_eq!(progress, Ok(space::Progress::Pending(second)));
+    open.send(()).expect("client");
+    open.send(()).expect("client");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.heard.lock().expect("list").len() < 2 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(*client.heard.lock().expect("list"), [(2, Status::Granted), (2, Status::Unlocked)]);
+    node.shutdown().await;
 }

@@ -7,8 +7,14 @@ use crate::frame::{Frame, NOT_READY, Rcom, RcomBody, RcomConfig, Slot};
 use crate::ids::{Name, NodeId};
 use crate::status::{Refusal, result};
 
-/// Pauses between polls grow by this much, up to the second number.
-const POLL_MS: (u64, u64) = (20, 1000);
+/// Pauses between polls grow by this much at least, up to the second number.
+const POLL_MS: (u64, u64) = (2, 1000);
+
+/// The pause after this one: a quarter longer, so that a barrier is noticed soon after it falls, however long it stood. (A
+/// kernel begins with 20 ms, which is most of the time that a small recovery takes.)
+fn longer_pause(pause: u64) -> u64 {
+    (pause + (pause / 4).max(POLL_MS.0)).min(POLL_MS.1)
+}
 
 impl Engine {
     /// Membership changes: nothing is decided any more until the members agree again.
@@ -289,7 +295,7 @@ impl Engine {
                 let leads = self.leads();
                 let wanted = if leads { stage.bit() } else { stage.bit() << 1 };
                 if shown & wanted == 0 {
-                    self.recovery.poll_pause = (self.recovery.poll_pause + POLL_MS.0).min(POLL_MS.1);
+                    self.recovery.poll_pause = longer_pause(self.recovery.poll_pause);
                     self.recovery.poll_at = Some(self.now + self.recovery.poll_pause);
                     return;
                 }

@@ -28,6 +28,7 @@
 #![allow(clippy::little_endian_bytes)]
 
 mod console;
+pub mod dlm;
 mod find;
 mod guest;
 mod job;
