@@ -154,10 +154,13 @@ impl Fs {
         self.statfs.sync(&self.vol)
     }
 
-    /// Deletes inodes that lost their last name before a crash, on any node, and that nobody here uses.
-    pub fn reclaim_orphans(&self) -> Result<u64> {
+    /// Deletes inodes that lost their last name before a crash, on any node, and that nobody here uses. `stop`: it ends early.
+    pub fn reclaim_orphans(&self, stop: &AtomicBool) -> Result<u64> {
         let mut freed = 0;
         for index in 0..self.vol.rgrps.len() {
+            if stop.load(Ordering::Acquire) {
+                break;
+            }
             freed += self.watch(self.vol.reclaim(index, &|addr| !self.nodes.known(addr)))?;
         }
         Ok(freed)

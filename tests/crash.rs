@@ -268,7 +268,7 @@ fn examine(name: &str, seed: u64, story: &Story, picture: Picture, stock: bool) 
             );
         }
     }
-    opened.fs.reclaim_orphans().unwrap_or_else(|e| panic!("{when}: orphans: {e}"));
+    opened.fs.reclaim_orphans(&Default::default()).unwrap_or_else(|e| panic!("{when}: orphans: {e}"));
     opened.close().unwrap_or_else(|e| panic!("{when}: close: {e}"));
     check(&*disk, &format!("{when}, after the replay"));
     if stock {

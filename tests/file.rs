@@ -472,7 +472,7 @@ fn a_crash_during_freeing_loses_nothing_else() {
         drop(opened);
         let disk = Arc::new(image);
         let v = Volume::mount(disk);
-        v.fs().reclaim_orphans().expect("reclaim");
+        v.fs().reclaim_orphans(&Default::default()).expect("reclaim");
         for (inum, name) in inums.iter().zip(names) {
             match v.fs().lookup(root, name.as_bytes()) {
                 Ok(_) => {

@@ -107,10 +107,17 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
     }
 }
 
-/// True in the mount namespace of process 1.
+/// True in the machine's own process namespace and the mount namespace of its first process. That one's namespace link is not
+/// always readable, but its mount table is, and no two namespaces have mounts of the same number.
 fn namespace_outlives_us() -> bool {
-    let name = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/mnt"));
-    name("1").is_ok_and(|first| name("self").is_ok_and(|ours| ours == first))
+    // PROC_PID_INIT_INO
+    const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+    let root = |who: &str| {
+        let table = std::fs::read_to_string(format!("/proc/{who}/mountinfo")).unwrap_or_default();
+        table.split(' ').next().map(str::to_owned).filter(|number| !number.is_empty())
+    };
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns.as_os_str() == FIRST_PID_NAMESPACE)
+        && root("self").is_some_and(|ours| root("1") == Some(ours))
 }
 
 /// What the filesystem is told when it is made.

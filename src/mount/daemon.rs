@@ -154,7 +154,6 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
             return Err(say(&give_up(run_dir, format!("cannot mount on {}: {why}", target.display()))));
         }
     };
-    raise_readahead(&target);
     let (live_source, live_target) = (source.clone(), target.clone());
     let live = Live { opened, id, source: live_source, target: live_target, options: Mutex::new(options), atime };
     let live = Arc::new(live);
@@ -216,17 +215,46 @@ fn finish(opened: Arc<Opened>) -> Result<(), String> {
     opened.close().map_err(|e| e.to_string())
 }
 
-/// Cold sequential reads gain from a readahead as large as a request. Where the kernel does not let us, nothing is lost. The
-/// device's number comes from the mount table: asking the directory itself would wait for our own answer.
-fn raise_readahead(target: &Path) {
-    let Some(device) = table::find(target).map(|e| e.number) else { return };
-    // On a block device the kernel gives FUSE a second one beside the disk's own.
-    let bdi = [format!("/sys/class/bdi/{device}-fuseblk"), format!("/sys/class/bdi/{device}")]
-        .into_iter()
-        .find(|dir| Path::new(dir).exists());
-    let Some(bdi) = bdi else { return };
-    if let Err(e) = std::fs::write(format!("{bdi}/read_ahead_kb"), b"1024") {
-        tracing::debug!("{bdi}/read_ahead_kb: {e}");
+/// What the kernel's page cache may do for this mount. Where it does not let us choose, nothing is lost.
+struct PageCache {
+    /// The mount's folder below /sys/class/bdi.
+    bdi: Option<PathBuf>,
+    /// Bytes that may be collected before they are written: as last told to the kernel.
+    limit: u64,
+}
+
+impl PageCache {
+    /// Fewest and most bytes that programs may write before the kernel sends them to us; between, a quarter of the free space,
+    /// so that what was collected finds room (`fuse/tight.rs`).
+    const LIMITS: (u64, u64) = (64 << 20, 1 << 30);
+
+    /// For the mount on `target`. Its number comes from the mount table: asking the directory would wait for our own answer.
+    fn of(target: &Path) -> Self {
+        let number = table::find(target).map(|e| e.number).unwrap_or_default();
+        // On a block device the kernel gives FUSE a second one beside the disk's own.
+        let bdi = [format!("/sys/class/bdi/{number}-fuseblk"), format!("/sys/class/bdi/{number}")];
+        Self { bdi: bdi.iter().map(PathBuf::from).find(|dir| dir.exists()), limit: 0 }
+    }
+
+    fn set(&self, key: &str, value: u64) {
+        let Some(bdi) = &self.bdi else { return };
+        if let Err(e) = std::fs::write(bdi.join(key), value.to_string()) {
+            tracing::debug!("{}/{key}: {e}", bdi.display());
+        }
+    }
+
+    /// Cold sequential reads gain from a readahead as large as a request.
+    fn raise_readahead(&self) {
+        self.set("read_ahead_kb", 1024);
+    }
+
+    /// Lets programs write ahead of the disk, the less the fuller it is.
+    fn limit_writes(&mut self, free_bytes: u64) {
+        let limit = (free_bytes / 4).clamp(Self::LIMITS.0, Self::LIMITS.1);
+        if limit.abs_diff(self.limit) > self.limit / 8 {
+            self.limit = limit;
+            self.set("max_bytes", limit);
+        }
     }
 }
 
@@ -267,8 +295,11 @@ impl Keeper {
 
 fn keep(live: &Live, stop: &AtomicBool) {
     let opened = &live.opened;
+    let mut page_cache = PageCache::of(&live.target);
+    page_cache.raise_readahead();
+    page_cache.limit_writes(free_bytes(live));
     if !opened.is_read_only() {
-        match opened.fs.reclaim_orphans() {
+        match opened.fs.reclaim_orphans(stop) {
             Ok(0) => {}
             Ok(n) => tracing::info!(inodes = n, "deleted inodes that lost their last name before a crash"),
             Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
@@ -278,6 +309,7 @@ fn keep(live: &Live, stop: &AtomicBool) {
     let mut told = false;
     while !stop.load(Ordering::Acquire) {
         std::thread::park_timeout(Duration::from_secs(1));
+        page_cache.limit_writes(free_bytes(live));
         if let Some(cause) = opened.fs.volume().journal.withdrawn() {
             if !told {
                 tracing::error!("withdrawn: {cause}");
@@ -301,6 +333,11 @@ fn keep(live: &Live, stop: &AtomicBool) {
             }
         }
     }
+}
+
+fn free_bytes(live: &Live) -> u64 {
+    let space = live.opened.fs.space();
+    space.free.saturating_mul(u64::from(space.block_size))
 }
 
 /// SIGTERM: a clean unmount. When the directory is in use it is detached, what the kernel still holds is written, the volume

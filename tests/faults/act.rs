@@ -173,7 +173,7 @@ impl<'a> Act<'a> {
 /// Opens a disk, deletes what has no name, looks at all, closes, checks.
 pub(crate) fn look(disk: Arc<MemoryDevice>, stage: &Stage) -> Check<View> {
     let opened = open_at(Arc::clone(&disk) as Arc<dyn BlockDevice>, &options(stage.quota), LATER)?;
-    opened.fs.reclaim_orphans().map_err(|e| format!("orphans: {e}"))?;
+    opened.fs.reclaim_orphans(&Default::default()).map_err(|e| format!("orphans: {e}"))?;
     let view = View::of(&opened.fs).map_err(|e| format!("the look afterwards: {e}"))?;
     opened.close().map_err(|e| format!("close afterwards: {e}"))?;
     drop(opened);

@@ -50,7 +50,7 @@ pub(crate) fn exercise(device: &Arc<MemoryDevice>, tape: &mut Tape<'_>) {
         Err(e) => return must_say_what(&e),
     };
     let fs = &opened.fs;
-    tell(fs.reclaim_orphans());
+    tell(fs.reclaim_orphans(&Default::default()));
     let mut seen = walk(fs, tape);
     if !options.read_only {
         change(fs, &mut seen, tape);

@@ -83,7 +83,7 @@ impl World {
 
     fn reopen(&mut self) {
         let opened = volume::open(Arc::clone(&self.dev), &self.options, Arc::clone(&self.clock)).expect("opens again");
-        opened.fs.reclaim_orphans().expect("orphans are deleted");
+        opened.fs.reclaim_orphans(&Default::default()).expect("orphans are deleted");
         let root = Held { addr: opened.fs.root(), refs: 0 };
         self.opened = Some(opened);
         self.held = BTreeMap::from([(ROOT, root)]);

@@ -10,6 +10,8 @@ use crate::sync::Mutex;
 use rustix::io::Errno;
 use std::io::{self, IoSlice, IoSliceMut};
 
+/// So many ranges are written or read by the caller alone: waking threads takes longer. An fsync writes one to three.
+const FEW: usize = 3;
 /// Requests in flight.
 const THREADS: usize = 8;
 /// Joined requests end here, so that a long batch still occupies all threads.
@@ -71,9 +73,9 @@ impl FileDevice {
         self.in_parallel(jobs, |run| self.read_run(run))
     }
 
-    /// Runs `work` on every job, on the pool when there are several; the first error when all are done.
+    /// Runs `work` on every job, on the pool when there are more than a few; the first error when all are done.
     fn in_parallel<J: Send>(&self, jobs: Vec<J>, work: impl Fn(J) -> io::Result<()> + Sync) -> io::Result<()> {
-        let pool = if jobs.len() > 1 { self.pool.get_or_init(start_pool).as_ref() } else { None };
+        let pool = if jobs.len() > FEW { self.pool.get_or_init(start_pool).as_ref() } else { None };
         let Some(pool) = pool else {
             return jobs.into_iter().map(work).fold(Ok(()), io::Result::and);
         };

@@ -50,7 +50,7 @@ pub(super) fn cases() -> Vec<Case> {
             c.fs.quota().map_or(Ok(Vec::new()), |q| q.report(c.fs.volume())).map(|lines| format!("{lines:?}"))
         }))),
         volatile(whole("trim", |c| c.fs.trim(0, u64::MAX, 0).map(|bytes| bytes.to_string()))),
-        Case { orphans: true, ..whole("orphans are deleted", |c| c.fs.reclaim_orphans().quiet()) },
+        Case { orphans: true, ..whole("orphans are deleted", |c| c.fs.reclaim_orphans(&Default::default()).quiet()) },
         durable(whole("remount, read-only and back", |c| {
             c.make("/few", "new", &FILE)?;
             c.opened.remount(true)?;
