@@ -29,7 +29,7 @@ pub(crate) fn impossible(bin_dir: &Path) -> Option<String> {
 
 /// Runs the measuring child in a folder and a process group of its own, and removes everything afterwards.
 pub(crate) fn run(args: &Args) -> Result<(), String> {
-    let base = args.dir.clone().unwrap_or_else(|| std::env::temp_dir());
+    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = base.join(format!("gfs2r-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let stop = Arc::new(AtomicBool::new(false));

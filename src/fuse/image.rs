@@ -55,12 +55,11 @@ pub(super) fn mount(spec: &MountSpec, device: &File, options: &[(&str, Option<St
     let read_only = spec.flags.contains(MountFlags::RDONLY);
     let loop_device = Loop::attach(&spec.source, read_only)?;
     let device = device.try_clone()?;
-    let detached = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         // The namespace ends with the thread.
         let made = scope.spawn(|| in_own_namespace(&loop_device.0, spec, &device, options));
         made.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread died")))
-    });
-    detached
+    })
 }
 
 fn in_own_namespace(

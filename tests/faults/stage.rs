@@ -148,7 +148,7 @@ impl Stage {
             attributes(c)
         });
         let sim = Arc::new(SimDevice::new(disk.snapshot()));
-        leave(sim.clone(), &options(quota), |c| orphan(c), bs, growth);
+        leave(sim.clone(), &options(quota), orphan, bs, growth);
         let left = Arc::new(sim.crash(0, CrashMode::AllKept));
         // Replayed, but nothing deleted.
         stage(Arc::clone(&left), &|_| Ok(()));

@@ -132,7 +132,7 @@ impl Worker {
     }
 
     /// Operations on what is in a file: the one at `path`, or the one kept open.
-    fn contents(&mut self, op: u64, path: &PathBuf) -> Result<()> {
+    fn contents(&mut self, op: u64, path: &std::path::Path) -> Result<()> {
         let kept = if self.below(4) == 0 { self.kept.take() } else { None };
         let f = match kept {
             Some(f) => f,

@@ -36,7 +36,7 @@ pub(super) fn open(target: &Target, name: &str, flags: OFlags) -> io::Result<Own
     if target.kind == Kind::Raw {
         flags = (flags | OFlags::DIRECT) - (OFlags::CREATE | OFlags::TRUNC | OFlags::EXCL);
     }
-    Ok(rustix::fs::open(&place(target, name), flags, Mode::from_raw_mode(0o644))?)
+    Ok(rustix::fs::open(place(target, name), flags, Mode::from_raw_mode(0o644))?)
 }
 
 pub(super) fn write_all(file: &OwnedFd, mib: u64, buf: &[u8]) -> io::Result<()> {

@@ -106,7 +106,7 @@ fn append(file: &OwnedFd, thread: u64, count: u64, raw: bool) -> io::Result<()> 
 
 fn overwrite(file: &OwnedFd, thread: u64, count: u64, raw: bool) -> io::Result<()> {
     let buf = AlignedBuf::zeroed(4096);
-    let place = if raw { (thread << 24) + (count % 4096 << 12) } else { 0 };
+    let place = if raw { (thread << 24) + ((count % 4096) << 12) } else { 0 };
     rustix::io::pwrite(file, &buf, place)?;
     Ok(())
 }
