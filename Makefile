@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 # What `make install` takes the programs from, and what sees to it that build and tests have what they need.
-BUILT ?= target/release
+BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
 SETUP ?= scripts/setup
 
 .PHONY: help demo test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
@@ -37,7 +37,7 @@ release: setup
 	$(CARGO) build --release --workspace
 
 demo: release
-	@scripts/demo
+	@BUILT="$(BUILT)" scripts/demo
 
 test: setup
 	$(CARGO) build --release --workspace
@@ -116,7 +116,7 @@ manual: release
 
 install: manual
 	install -d "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)/sbin"
-	cd "$(BUILT)" && install -m 755 $(PROGRAMS) "$(DESTDIR)$(PREFIX)/sbin/"
+	cd "$(BUILT)" && install -s -m 755 $(PROGRAMS) "$(DESTDIR)$(PREFIX)/sbin/"
 	[ "$(PREFIX)/sbin" -ef /sbin ] || for p in $(HELPERS); do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
 	for k in $(KINDS); do for p in mount umount; do \
 	    ln -sf "$(PREFIX)/sbin/$$p.gfs2r" "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done

@@ -45,7 +45,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How long nothing must have been deleted until a full disk is called full.
+/// How long nothing must have been deleted until a full disk is called full; also what "no space" costs while somebody has a
+/// file without a name open.
 const DELETION_PATIENCE_MS: u32 = 30;
 
 /// Who asks.
@@ -198,14 +199,15 @@ impl Fs {
             return Ok(false);
         }
         sync::about_to_wait()?;
-        let (mut left, mut quiet) = (at_first, 0);
-        while left > 0 && quiet < DELETION_PATIENCE_MS {
+        let (mut left, mut quiet, mut freed) = (at_first, 0, 0);
+        while left > 0 && quiet < DELETION_PATIENCE_MS && freed < at_first {
             std::thread::sleep(Duration::from_millis(1));
             let now = self.nodes.doomed();
+            freed += left.saturating_sub(now);
             quiet = if now < left { 0 } else { quiet + 1 };
             left = now;
         }
-        Ok(left < at_first)
+        Ok(freed > 0)
     }
 
     /// True when deleting this inode is a matter of one small transaction and of nothing that has to be read first.
@@ -220,12 +222,23 @@ impl Fs {
     /// Deletes every inode without a name that the kernel still refers to: at unmount. What cannot be deleted now is left
     /// to the next mount.
     pub fn forget_all(&self) -> Result<()> {
-        for inum in self.nodes.drain_doomed() {
-            let result = self.delete_unused(inum);
-            self.nodes.deleted();
-            self.vol.journal.or_later("deleting an inode without a name", result)?;
+        loop {
+            for inum in self.nodes.drain_doomed() {
+                let result = self.delete_unused(inum);
+                self.nodes.deleted();
+                self.vol.journal.or_later("deleting an inode without a name", result)?;
+            }
+            // What is left is being deleted by another thread, or put back by it.
+            if self.nodes.doomed() == 0 || self.vol.journal.withdrawn().is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+    }
+
+    /// An inode that [`Fs::let_go`] returned cannot be deleted by the caller after all: [`Fs::forget_all`] will.
+    pub fn leave_to_unmount(&self, inum: Inum) {
+        self.nodes.put_back(inum);
     }
 
     fn delete_unused(&self, inum: Inum) -> Result<()> {

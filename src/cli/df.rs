@@ -31,10 +31,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let mut all = Vec::new();
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
     if arguments.what.is_empty() {
         for m in Mounted::all().map_err(|e| e.to_string())? {
-            all.push(about(m.target(), of_mount(&m))?);
+            match about(m.target(), of_mount(&m)) {
+                Ok(line) => all.push(line),
+                Err(why) => wrong.push(why),
+            }
         }
     }
     for what in &arguments.what {
@@ -46,6 +49,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         };
         all.push(about(what, found)?);
     }
+    let shown = show(arguments, all)?;
+    // One that does not answer hides no other.
+    if wrong.is_empty() { Ok(shown) } else { Err(wrong.join("\n")) }
+}
+
+fn show(arguments: &Arguments, all: Vec<Value>) -> Outcome {
     if arguments.json {
         return print_json("filesystems", Value::Array(all));
     }

@@ -87,6 +87,11 @@ impl Nodes {
         self.doomed.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// An inode that [`Nodes::forget`] returned was not deleted: [`Nodes::drain_doomed`] will return it.
+    pub(super) fn put_back(&self, inum: Inum) {
+        self.map.insert(inum.addr, Node { formal: inum.formal, lookups_doomed: 1 });
+    }
+
     /// Inodes without a name that are still to be deleted, because they are open or because it has not been done yet.
     pub(super) fn doomed(&self) -> usize {
         self.doomed.load(Ordering::Acquire)
@@ -100,10 +105,8 @@ impl Nodes {
     /// All doomed nodes, forgotten.
     pub(super) fn drain_doomed(&self) -> Vec<Inum> {
         let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed()).map(|n| n.inum(*n.key())).collect();
-        for inum in &doomed {
-            self.map.remove(&inum.addr);
-        }
-        doomed
+        // Others may have forgotten one meanwhile: then they delete it.
+        doomed.into_iter().filter(|inum| self.map.remove(&inum.addr).is_some()).collect()
     }
 }
 

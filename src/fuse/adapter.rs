@@ -1,11 +1,11 @@
 //! The transport built on the fuser crate: decodes, dispatches, encodes. Nothing else knows fuser.
 
 use super::convert::{
-    Made, asker, caller, file_attr, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned, send_attr,
-    send_entry, set_time, timestamp,
+    Made, asker, caller, file_attr, file_handle, fopen_flags, fuse_errno, no_atime, no_inode, open_how, owned,
+    send_attr, send_entry, set_time, timestamp,
 };
 use super::dispatch::Dispatcher;
-use super::kernel::{Kernel, MAX_IO};
+use super::kernel::{Kernel, MAX_IO, WRITE_HANDLE};
 use super::listing::Listing;
 use super::negotiate::negotiate;
 use super::service::{Service, WriteHow};
@@ -158,7 +158,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        if fh.is_none() || !self.kernel.asks_before_write(ino.0) {
+        if fh != Some(FileHandle(WRITE_HANDLE)) || !self.kernel.asks_before_write(ino.0) {
             return self.serve_attr(reply, ino.0, move |s| s.getattr(ino.0));
         }
         let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
@@ -276,7 +276,7 @@ impl Filesystem for Adapter {
                     if opened.touched {
                         kernel.attributes_changed(ino.0);
                     }
-                    reply.opened(FileHandle(0), fopen_flags(opened));
+                    reply.opened(file_handle(how.write), fopen_flags(opened));
                 }
                 Err(e) => reply.error(fuse_errno(&e)),
             },
@@ -319,7 +319,7 @@ impl Filesystem for Adapter {
                     &kernel.attr_ttl(service, a.ino.0).min(service.policy.name_ttl),
                     &a,
                     generation,
-                    FileHandle(0),
+                    file_handle(open_how(flags).write),
                     fopen_flags(opened),
                 );
             }

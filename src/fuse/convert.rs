@@ -2,12 +2,15 @@
 
 use super::asker::Asker;
 use super::errno::errno;
+use super::kernel::WRITE_HANDLE;
 use super::service::{Opened, Service};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::format::DirentType;
 use crate::fs::{Attr, Caller, DirItem, NewInode, OpenHow, SetTime};
-use fuser::{Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEntry, Request, TimeOrNow};
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEntry, Request, TimeOrNow,
+};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -125,6 +128,10 @@ pub(super) fn open_how(flags: i32) -> OpenHow {
 /// O_NOATIME: a reading that leaves no trace.
 pub(super) fn no_atime(flags: i32) -> bool {
     OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::NOATIME)
+}
+
+pub(super) fn file_handle(write: bool) -> FileHandle {
+    FileHandle(if write { WRITE_HANDLE } else { 0 })
 }
 
 pub(super) fn fopen_flags(opened: Opened) -> FopenFlags {

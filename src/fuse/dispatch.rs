@@ -2,6 +2,7 @@
 
 use super::service::Service;
 use crate::error::{Error, Result};
+use crate::ids::Inum;
 use crate::sync;
 use std::io;
 use std::sync::Arc;
@@ -64,8 +65,8 @@ impl Dispatcher {
         match done {
             Some(result) => tell(result),
             None => {
-                let service = Arc::clone(service);
-                self.later(move || tell(service.delete(inum)));
+                let deletion = Deletion { service: Arc::clone(service), inum, begun: false };
+                self.later(move || tell(deletion.run()));
             }
         }
     }
@@ -83,6 +84,28 @@ impl Dispatcher {
                 let result = op();
                 answer(reply, result);
             }),
+        }
+    }
+}
+
+/// The deletion of a forgotten inode on the pool. If the pool ends before its turn comes, the unmount does it.
+struct Deletion {
+    service: Arc<Service>,
+    inum: Inum,
+    begun: bool,
+}
+
+impl Deletion {
+    fn run(mut self) -> Result<()> {
+        self.begun = true;
+        self.service.delete(self.inum)
+    }
+}
+
+impl Drop for Deletion {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.service.fs.leave_to_unmount(self.inum);
         }
     }
 }

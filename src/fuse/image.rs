@@ -117,6 +117,7 @@ fn attributes(flags: MountFlags) -> MountAttrFlags {
         (MountFlags::NOATIME, MountAttrFlags::MOUNT_ATTR_NOATIME),
         (MountFlags::STRICTATIME, MountAttrFlags::MOUNT_ATTR_STRICTATIME),
         (MountFlags::NODIRATIME, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+        (MountFlags::NOSYMFOLLOW, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
     ];
     pairs.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, attr)| *attr).collect()
 }

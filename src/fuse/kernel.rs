@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Largest request the kernel sends or asks for.
 pub(super) const MAX_IO: u32 = 1 << 20;
 
+/// The handle of a file that is open for writing; others have 0.
+pub(super) const WRITE_HANDLE: u64 = 1;
+
 /// A transport's way to tell the kernel something unasked.
 pub(super) trait Voice: Send + Sync {
     /// Attributes of a node are no longer good, and unless `offset` is negative its pages neither.

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use serve::{After, Server};
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use turns::Turns;
 use zerocopy::IntoBytes;
@@ -95,8 +96,12 @@ fn read_requests(server: &Server, turns: &Arc<Turns>) -> io::Result<Farewell> {
         match server.channel.next(&mut buf)? {
             Next::Gone => return Ok(Farewell(None)),
             Next::Request(len) => {
-                if let After::Destroy(reply) = server.serve(&buf[..len]) {
-                    return Ok(Farewell(Some(reply)));
+                // A bug in one request must not cost the thread: its turn to read would be lost. The request was answered
+                // with EIO when its reply was dropped, and a panic within a change has made the mount withdraw.
+                match catch_unwind(AssertUnwindSafe(|| server.serve(&buf[..len]))) {
+                    Ok(After::Destroy(reply)) => return Ok(Farewell(Some(reply))),
+                    Ok(After::Next) => {}
+                    Err(_) => tracing::error!("a request ended in a panic"),
                 }
             }
         }

@@ -59,7 +59,10 @@ pub enum Transport {
 const FUSER_THREADS: usize = 4;
 
 /// A mounted filesystem whose requests wait to be served.
-pub struct Session(Inner);
+pub struct Session {
+    inner: Inner,
+    claim: Option<File>,
+}
 
 enum Inner {
     Native(native::Session),
@@ -70,10 +73,12 @@ enum Inner {
 /// clean.
 pub struct Ended {
     _farewell: Option<Farewell>,
+    _claim: Option<File>,
 }
 
-/// Mounts: afterwards the directory shows the filesystem, and [`Session::serve`] must run.
-pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
+/// Mounts: afterwards the directory shows the filesystem, and [`Session::serve`] must run. `claim`: a block device, opened so that
+/// nobody else can claim it; it is held until the end, or else the kernel's claim takes its place.
+pub fn mount(spec: &MountSpec, service: Service, mut claim: Option<File>) -> io::Result<Session> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
     match spec.disk {
         // The kernel lets umount(2) wait for us, and takes a mount namespace down when the last process in it dies. If that is
@@ -84,7 +89,10 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
             );
             mount_plain(spec, &device, c"fuse.gfs2r", &options(None))?;
         }
-        Disk::Device { block_size } => mount_plain(spec, &device, c"fuseblk.gfs2r", &options(Some(block_size)))?,
+        Disk::Device { block_size } => {
+            claim = None;
+            mount_plain(spec, &device, c"fuseblk.gfs2r", &options(Some(block_size)))?;
+        }
         Disk::Image { block_size } => {
             if let Err(e) = image::mount(spec, &device, &options(Some(block_size))) {
                 tracing::info!(
@@ -99,9 +107,11 @@ pub fn mount(spec: &MountSpec, service: Service) -> io::Result<Session> {
         Transport::Fuser => fuser_session(device, service).map(Inner::Fuser),
     };
     match session {
-        Ok(inner) => Ok(Session(inner)),
+        Ok(inner) => Ok(Session { inner, claim }),
         Err(e) => {
-            rustix::mount::unmount(&spec.target, rustix::mount::UnmountFlags::DETACH)?;
+            if let Err(undo) = rustix::mount::unmount(&spec.target, rustix::mount::UnmountFlags::DETACH) {
+                tracing::warn!("unmounting again: {undo}");
+            }
             Err(e)
         }
     }
@@ -167,9 +177,13 @@ fn fuser_session(device: File, service: Service) -> io::Result<fuser::Session<Ad
 impl Session {
     /// Serves requests until the filesystem is unmounted.
     pub fn serve(self) -> io::Result<Ended> {
-        match self.0 {
-            Inner::Native(session) => session.serve().map(|farewell| Ended { _farewell: Some(farewell) }),
-            Inner::Fuser(session) => session.run().map(|()| Ended { _farewell: None }),
-        }
+        let farewell = match self.inner {
+            Inner::Native(session) => Some(session.serve()?),
+            Inner::Fuser(session) => {
+                session.run()?;
+                None
+            }
+        };
+        Ok(Ended { _farewell: farewell, _claim: self.claim })
     }
 }

@@ -25,7 +25,7 @@ const TIGHT_BYTES: u64 = 128 << 20;
 pub(super) struct Collected {
     /// The kernel has asked before a write.
     asked: bool,
-    /// Bytes of free space that went to it since then.
+    /// Bytes of free space that went since then, while it was written: to it, and to whoever wrote at the same moments.
     took: u64,
     /// Something that the kernel had collected found no room.
     lost: bool,
@@ -47,12 +47,8 @@ impl Kernel {
         }
         let before = service.free_bytes();
         self.set_tight(before < TIGHT_BYTES);
-        let mut result = service.write(asker, node, offset, bytes, how);
+        let result = service.write(asker, node, offset, bytes, how);
         if how.cached {
-            // The kernel does not notice that less was written than it had.
-            if result.as_ref().is_ok_and(|n| *n < bytes.len()) {
-                result = Err(Error::NoSpace);
-            }
             let full = matches!(&result, Err(Error::NoSpace | Error::QuotaExceeded));
             let took = before.saturating_sub(service.free_bytes());
             self.collected(node, |c| Collected { took: c.took.saturating_add(took), lost: c.lost || full, ..c });

@@ -77,15 +77,30 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
         "status" => Ok(live.status()),
         "glocks" => Ok(json!(live.glocks())),
         "sync" => done(fs.sync()),
-        "freeze" => done(fs.freeze()).map_err(|e| if fs.is_frozen() { "frozen already".into() } else { e }),
+        "freeze" | "thaw" | "remount" => {
+            let _one_at_a_time = live.changing.lock();
+            change(live, request, rest)
+        }
+        "quota" => quota(live, rest),
+        other => Err(format!("unknown request '{other}'")),
+    }
+}
+
+/// What must not happen twice at the same time.
+fn change(live: &Live, request: &str, rest: &str) -> Result<Value, String> {
+    let fs = &live.opened.fs;
+    match request {
+        "freeze" => fs
+            .freeze()
+            .map(|()| Value::Null)
+            .map_err(|e| e.to_string())
+            .map_err(|e| if fs.is_frozen() { "frozen already".into() } else { e }),
         "thaw" if fs.is_frozen() => {
             fs.thaw();
             Ok(Value::Null)
         }
         "thaw" => Err("not frozen".into()),
-        "remount" => remounted(live, rest).map(|()| Value::Null),
-        "quota" => quota(live, rest),
-        other => Err(format!("unknown request '{other}'")),
+        _ => remounted(live, rest).map(|()| Value::Null),
     }
 }
 

@@ -13,13 +13,15 @@ use crate::volume::{self, Identity, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+const IN_USE: &str = "in use (mounted, or held by another program)";
 
 /// What mount.gfs2r was asked for, checked.
 pub(super) struct Plan {
@@ -37,6 +39,9 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
     let io = |what: &Path, e: io::Error| say(what, &client::words(&e));
     let source = source.canonicalize().map_err(|e| io(source, e))?;
     let target = target.canonicalize().map_err(|e| io(target, e))?;
+    if target.metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotConnected) {
+        return Err(say(&target, &"something is mounted there whose daemon is gone (umount it, then mount again)"));
+    }
     if !target.is_dir() {
         return Err(say(&target, &"not a directory"));
     }
@@ -44,7 +49,7 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
     if !kind.is_block_device() && !kind.is_file() {
         return Err(say(&source, &"neither a block device nor an image file"));
     }
-    // Not claimed: the mount itself claims a block device, and would find it in use.
+    // Claimed later, in its own way: see `run`.
     // A read-only mount replays dirty journals, so it writes too, unless the device or -o norecovery forbids it.
     let protected = kind.is_block_device() && is_write_protected(&source);
     if protected && !options.open.read_only {
@@ -58,7 +63,7 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
         other => other,
     };
     let device = device.map_err(|e| match e.kind() {
-        io::ErrorKind::ResourceBusy => say(&source, &"in use (mounted, or held by another program)"),
+        io::ErrorKind::ResourceBusy => say(&source, &IN_USE),
         _ if is_read_only_error(&e) => say(&source, &WRITE_PROTECTED),
         _ => io(&source, e),
     })?;
@@ -123,7 +128,16 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     } else {
         log::to_stderr();
     }
-    if !block_device {
+    let mut claim = None;
+    if block_device {
+        // Before the journal is replayed: whoever else has it mounted must not lose anything.
+        claim = Some(claim_device(&source).map_err(|e| {
+            say(&match e.kind() {
+                io::ErrorKind::ResourceBusy => IN_USE.to_owned(),
+                _ => client::words(&e),
+            })
+        })?);
+    } else {
         let lock = if device.read_only() { device.lock_shared() } else { device.lock_exclusive() };
         lock.map_err(|_| say(&"the image is in use by another program"))?;
     }
@@ -146,7 +160,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         nodiratime: options.flags.contains(MountFlags::NODIRATIME),
         label: id.superblock.locktable().to_vec(),
     };
-    let session = match fuse::mount(&spec, service) {
+    let session = match fuse::mount(&spec, service, claim) {
         Ok(session) => session,
         Err(e) => {
             let closed = finish(opened);
@@ -155,7 +169,15 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         }
     };
     let (live_source, live_target) = (source.clone(), target.clone());
-    let live = Live { opened, id, source: live_source, target: live_target, options: Mutex::new(options), atime };
+    let live = Live {
+        opened,
+        id,
+        source: live_source,
+        target: live_target,
+        options: Mutex::new(options),
+        atime,
+        changing: Mutex::default(),
+    };
     let live = Arc::new(live);
     let serving = control::listen(&run_dir.control(), Arc::clone(&live)).and_then(|()| {
         let keeper = Keeper::start(&live)?;
@@ -175,6 +197,8 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         }
     };
     let served = session.serve();
+    // Nothing may wait for a thaw that nobody can ask for any more.
+    live.opened.fs.thaw();
     keeper.stop();
     if let Err(e) = &served {
         tracing::warn!("the FUSE session ended with an error: {e}");
@@ -335,6 +359,12 @@ fn keep(live: &Live, stop: &AtomicBool) {
     }
 }
 
+/// Opens a block device so that neither a mount nor mkfs can claim it meanwhile.
+fn claim_device(device: &Path) -> io::Result<std::fs::File> {
+    let flags = rustix::fs::OFlags::EXCL.bits().cast_signed();
+    std::fs::File::options().read(true).custom_flags(flags).open(device)
+}
+
 fn free_bytes(live: &Live) -> u64 {
     let space = live.opened.fs.space();
     space.free.saturating_mul(u64::from(space.block_size))
@@ -346,6 +376,8 @@ fn free_bytes(live: &Live) -> u64 {
 /// A process of its own does what concerns the mount: if we were killed while a thread of ours waits for an answer of ours, the
 /// kernel would wait with it for ever.
 fn leave(opened: &Arc<Opened>, target: &Path) {
+    // What the kernel has collected is to be written.
+    opened.fs.thaw();
     let child = std::env::current_exe().and_then(|program| {
         Command::new(program).arg0(super::umount::PROGRAM).env(super::umount::LEAVING, "1").arg(target).status()
     });

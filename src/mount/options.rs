@@ -109,12 +109,12 @@ const FLAGS: [(&str, MountFlags, bool); 20] = [
     ("mand", MountFlags::empty(), true),
     ("iversion", MountFlags::empty(), true),
     ("noiversion", MountFlags::empty(), true),
-    ("nosymfollow", MountFlags::from_bits_retain(256), true),
-    ("symfollow", MountFlags::from_bits_retain(256), false),
+    ("nosymfollow", MountFlags::NOSYMFOLLOW, true),
+    ("symfollow", MountFlags::NOSYMFOLLOW, false),
 ];
 
 /// Options that concern only programs, that are always so, or that older GFS2 had: taken and without effect.
-const TOLERATED: [&str; 25] = [
+const TOLERATED: [&str; 24] = [
     "defaults",
     "auto",
     "noauto",
@@ -132,7 +132,6 @@ const TOLERATED: [&str; 25] = [
     "debug",
     "nodebug",
     "upgrade",
-    "meta",
     "rgrplvb",
     "norgrplvb",
     "loccookie",
@@ -242,7 +241,7 @@ impl MountOptions {
                 _ => return Err(bad("0 to 100")),
             },
             "cache" => self.open.cache_bytes = bytes(value).ok_or_else(|| bad("a size, such as 256M"))?,
-            "meta" | "uhelper" | "helper" | "comment" | "context" | "fscontext" | "defcontext" | "rootcontext" => {}
+            "uhelper" | "helper" | "comment" | "context" | "fscontext" | "defcontext" | "rootcontext" => {}
             // mount(8) repeats on remounting what /proc/mounts shows, and there FUSE shows its own options.
             "user_id" | "group_id" | "rootmode" | "max_read" | "blksize" | "fd" => {}
             // Of mount(8) itself: the loop device it made, and who mounted.

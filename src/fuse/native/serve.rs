@@ -11,7 +11,7 @@ use crate::fs::{Attr, Caller, NewInode, SetAttr, SetTime};
 use crate::fuse::asker::Asker;
 use crate::fuse::convert::{Made, no_atime, open_how};
 use crate::fuse::dispatch::Dispatcher;
-use crate::fuse::kernel::{Kernel, MAX_IO};
+use crate::fuse::kernel::{Kernel, MAX_IO, WRITE_HANDLE};
 use crate::fuse::service::{Service, WriteHow};
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -77,7 +77,9 @@ impl Server {
         let asker = Asker { who, pid };
         match op {
             Op::Lookup(name) => self.lookup(reply, node, name.into()),
-            Op::Getattr(get) => self.getattr(reply, node, get.flags & GETATTR_FH != 0),
+            Op::Getattr(get) => {
+                self.getattr(reply, node, get.flags & GETATTR_FH != 0 && get.handle == WRITE_HANDLE);
+            }
             Op::Setattr(set) => {
                 let set = set_attr(&set);
                 self.attr(reply, node, move |s| s.setattr(&asker, node, &set));
@@ -222,8 +224,8 @@ impl Server {
         });
     }
 
-    fn getattr(&self, reply: Reply, node: u64, for_open_file: bool) {
-        if !for_open_file || !self.kernel.asks_before_write(node) {
+    fn getattr(&self, reply: Reply, node: u64, for_writer: bool) {
+        if !for_writer || !self.kernel.asks_before_write(node) {
             return self.attr(reply, node, move |s| s.getattr(node));
         }
         let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
@@ -277,7 +279,7 @@ impl Server {
                 if opened.touched {
                     kernel.attributes_changed(node);
                 }
-                reply.opened(opened);
+                reply.opened(opened, how.write);
             },
         );
     }
@@ -292,7 +294,7 @@ impl Server {
                 let node = service.node(attr.inum.addr);
                 kernel.opened(node, how.write);
                 let entry = entry_out(service, &attr, kernel.attr_ttl(service, node), policy.name_ttl);
-                reply.two(entry.as_bytes(), open_out(service.opened(how.write, false)).as_bytes());
+                reply.two(entry.as_bytes(), open_out(service.opened(how.write, false), how.write).as_bytes());
             },
         );
     }
