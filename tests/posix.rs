@@ -12,6 +12,8 @@ mod attrs;
 mod data;
 #[path = "posix/flags.rs"]
 mod flags;
+#[path = "posix/full.rs"]
+mod full;
 #[path = "posix/harness.rs"]
 mod harness;
 #[path = "posix/limits.rs"]
@@ -39,6 +41,7 @@ mod xattr;
 
 use harness::{Mounted, T, can_run};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A name and what it checks.
 type Chapter = (&'static str, fn(&T));
@@ -61,6 +64,9 @@ fn conformance() {
         system_calls(Some(mounted), root);
     }
 }
+
+/// The chapter of the full disk was run.
+static FULL: AtomicBool = AtomicBool::new(false);
 
 /// All chapters on one filesystem; panics when a check failed.
 fn system_calls(mounted: Option<Mounted>, root: PathBuf) {
@@ -87,6 +93,10 @@ fn system_calls(mounted: Option<Mounted>, root: PathBuf) {
     if let Some(mounted) = mounted {
         t.chapter("unmount", |t| mounted.finish(t));
         t.chapter("mounts", mounts::run);
+        // Mounts of its own, on either transport.
+        if !FULL.swap(true, Ordering::AcqRel) {
+            t.chapter("full", full::run);
+        }
     }
     t.report();
 }

@@ -22,7 +22,8 @@ export OUT=/run/out HOST=/run/host
 status=0
 . "$HOST$JOB/variables.sh"
 for module in $MODULES; do
-    modprobe -d "$UMLROOT" "$module" || { echo "cannot load the kernel module $module"; status=125; }
+    # The host's /tmp is hidden here: the project may lie in it.
+    modprobe -d "$HOST$UMLROOT" "$module" || { echo "cannot load the kernel module $module"; status=125; }
 done
 cd /tmp
 if [ $status = 0 ]; then
