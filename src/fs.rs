@@ -191,23 +191,27 @@ impl Fs {
         result
     }
 
+    /// How many deletions have ended: for [`Fs::await_deletions`].
+    pub fn deletions_ended(&self) -> usize {
+        self.nodes.ended()
+    }
+
     /// Waits until what was deleted has given its space back, or until it seems that somebody still has it open: unlinking
-    /// answers before that is done. True when something was deleted meanwhile. `MustWait` like all that waits.
-    pub fn await_deletions(&self) -> Result<bool> {
-        let at_first = self.nodes.doomed();
-        if at_first == 0 {
-            return Ok(false);
+    /// answers before that is done. `since`: [`Fs::deletions_ended`] of before there was found to be no space. True when
+    /// something was deleted after that. `MustWait` like all that waits.
+    pub fn await_deletions(&self, since: usize) -> Result<bool> {
+        let enough = self.nodes.doomed();
+        if enough > 0 {
+            sync::about_to_wait()?;
         }
-        sync::about_to_wait()?;
-        let (mut left, mut quiet, mut freed) = (at_first, 0, 0);
-        while left > 0 && quiet < DELETION_PATIENCE_MS && freed < at_first {
+        let (mut ended, mut quiet) = (self.nodes.ended(), 0);
+        while self.nodes.doomed() > 0 && quiet < DELETION_PATIENCE_MS && ended - since < enough {
             std::thread::sleep(Duration::from_millis(1));
-            let now = self.nodes.doomed();
-            freed += left.saturating_sub(now);
-            quiet = if now < left { 0 } else { quiet + 1 };
-            left = now;
+            let now = self.nodes.ended();
+            quiet = if now != ended || self.nodes.is_deleting() { 0 } else { quiet + 1 };
+            ended = now;
         }
-        Ok(freed > 0)
+        Ok(ended != since)
     }
 
     /// True when deleting this inode is a matter of one small transaction and of nothing that has to be read first.

@@ -32,11 +32,21 @@ pub(super) struct Nodes {
     map: DashMap<BlockAddr, Node>,
     /// Inodes without a name that are still to be deleted.
     doomed: AtomicUsize,
+    /// Those of them that somebody is deleting.
+    deleting: AtomicUsize,
+    /// Deletions that ended, since the beginning.
+    ended: AtomicUsize,
 }
 
 impl Nodes {
     pub(super) fn new(root: Inum) -> Self {
-        Self { root, map: DashMap::new(), doomed: AtomicUsize::new(0) }
+        Self {
+            root,
+            map: DashMap::new(),
+            doomed: AtomicUsize::new(0),
+            deleting: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+        }
     }
 
     /// The identity of a node; `Stale` when the kernel was never told of it.
@@ -79,17 +89,33 @@ impl Nodes {
         }
         drop(node);
         let (_, gone) = self.map.remove_if(&addr, |_, n| n.lookups() == 0)?;
-        gone.doomed().then_some(gone.inum(addr))
+        gone.doomed().then(|| {
+            self.deleting.fetch_add(1, Ordering::AcqRel);
+            gone.inum(addr)
+        })
     }
 
     /// An inode that [`Nodes::forget`] or [`Nodes::drain_doomed`] returned was deleted, or will not be.
     pub(super) fn deleted(&self) {
+        self.deleting.fetch_sub(1, Ordering::AcqRel);
+        self.ended.fetch_add(1, Ordering::AcqRel);
         self.doomed.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many deletions have ended since the beginning.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// True while an inode is being deleted.
+    pub(super) fn is_deleting(&self) -> bool {
+        self.deleting.load(Ordering::Acquire) > 0
     }
 
     /// An inode that [`Nodes::forget`] returned was not deleted: [`Nodes::drain_doomed`] will return it.
     pub(super) fn put_back(&self, inum: Inum) {
         self.map.insert(inum.addr, Node { formal: inum.formal, lookups_doomed: 1 });
+        self.deleting.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Inodes without a name that are still to be deleted, because they are open or because it has not been done yet.
@@ -106,7 +132,9 @@ impl Nodes {
     pub(super) fn drain_doomed(&self) -> Vec<Inum> {
         let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed()).map(|n| n.inum(*n.key())).collect();
         // Others may have forgotten one meanwhile: then they delete it.
-        doomed.into_iter().filter(|inum| self.map.remove(&inum.addr).is_some()).collect()
+        let ours: Vec<Inum> = doomed.into_iter().filter(|inum| self.map.remove(&inum.addr).is_some()).collect();
+        self.deleting.fetch_add(ours.len(), Ordering::AcqRel);
+        ours
     }
 }
 

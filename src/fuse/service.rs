@@ -120,8 +120,9 @@ impl Service {
 
     /// Runs an operation that may take space. When there is none, and inodes are being deleted, it runs again after that.
     fn roomy<T>(&self, op: impl Fn() -> Result<T>) -> Result<T> {
+        let since = self.fs.deletions_ended();
         match op() {
-            Err(Error::NoSpace) if self.fs.await_deletions()? => op(),
+            Err(Error::NoSpace) if self.fs.await_deletions(since)? => op(),
             result => result,
         }
     }

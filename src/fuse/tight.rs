@@ -7,7 +7,7 @@
 //! than what the previous write took, which is what the next one will probably take.
 //!
 //! So a program that writes until the disk is full is told so by the write that does not fit. One whose writes grow may learn it
-//! one write late, from the next write, from fsync or from close. Writing over what is there always works.
+//! one write late, from the next write, from fsync or from close; so may one whose first write it is. Writing over what is there always works.
 
 use super::asker::Asker;
 use super::kernel::Kernel;
@@ -66,8 +66,9 @@ impl Kernel {
             Collected { asked: true, ..Collected::default() }
         });
         // Before it asked for the first time any number of writes may have been collected.
+        let since = service.fs.deletions_ended();
         let fits = || service.free_bytes() >= was.took;
-        if was.lost || was.asked && !fits() && !(service.fs.await_deletions()? && fits()) {
+        if was.lost || was.asked && !fits() && !(service.fs.await_deletions(since)? && fits()) {
             return Err(Error::NoSpace);
         }
         service.getattr(node)
