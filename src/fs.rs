@@ -73,6 +73,13 @@ pub struct Space {
     pub inodes: u64,
 }
 
+impl Space {
+    /// Free space in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        self.free.saturating_mul(u64::from(self.block_size))
+    }
+}
+
 /// A mounted filesystem.
 pub struct Fs {
     vol: Arc<Volume>,

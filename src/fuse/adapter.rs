@@ -255,9 +255,7 @@ impl Filesystem for Adapter {
                 Ok(attr) => {
                     let policy = &service.policy;
                     let (attr, generation) = (file_attr(service, &attr, true), Generation(attr.inum.formal.0));
-                    // The kernel takes the attributes of this answer without asking whether they are stale (fuse.md A3).
-                    let ttl = if policy.writeback_cache { policy.attr_ttl } else { Duration::ZERO };
-                    reply.entry_with_ttls(&ttl, &policy.name_ttl, &attr, generation);
+                    reply.entry_with_ttls(&policy.link_ttl(), &policy.name_ttl, &attr, generation);
                 }
                 Err(e) => reply.error(fuse_errno(&e)),
             },
@@ -272,10 +270,7 @@ impl Filesystem for Adapter {
             move |s| s.open(&who, ino.0, how, quietly),
             move |_, reply, result| match result {
                 Ok(opened) => {
-                    kernel.opened(ino.0, how.write);
-                    if opened.touched {
-                        kernel.attributes_changed(ino.0);
-                    }
+                    kernel.after_open(ino.0, how.write, opened.touched);
                     reply.opened(file_handle(how.write), fopen_flags(opened));
                 }
                 Err(e) => reply.error(fuse_errno(&e)),
@@ -500,7 +495,7 @@ impl Filesystem for Adapter {
             Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Err(e) => reply.error(fuse_errno(&e)),
         };
-        if !self.service.policy.writeback_cache || !self.kernel.is_written(ino.0) {
+        if !self.kernel.keeps_data_back(&self.service, ino.0) {
             return self.serve(
                 reply,
                 move |s| s.seek(ino.0, offset, whence),

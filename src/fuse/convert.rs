@@ -147,24 +147,7 @@ pub(super) fn fopen_flags(opened: Opened) -> FopenFlags {
 
 /// Attributes for an entry of which only number and type are shown.
 pub(super) fn nameless(service: &Service, item: &DirItem<'_>) -> FileAttr {
-    let zero = UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(service.node(item.entry.inum.addr)),
-        size: 0,
-        blocks: 0,
-        atime: zero,
-        mtime: zero,
-        ctime: zero,
-        crtime: zero,
-        kind: file_type(item.entry.kind),
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
+    bare(service.node(item.entry.inum.addr), file_type(item.entry.kind), 1)
 }
 
 /// A [`NewInode`] that owns what it needs.
@@ -186,18 +169,22 @@ impl Made {
 
 /// The answer "there is no such name, and you may remember that": an entry with node 0.
 pub(super) fn no_inode() -> FileAttr {
+    bare(0, FileType::RegularFile, 0)
+}
+
+fn bare(ino: u64, kind: FileType, nlink: u32) -> FileAttr {
     let zero = UNIX_EPOCH;
     FileAttr {
-        ino: INodeNo(0),
+        ino: INodeNo(ino),
         size: 0,
         blocks: 0,
         atime: zero,
         mtime: zero,
         ctime: zero,
         crtime: zero,
-        kind: FileType::RegularFile,
+        kind,
         perm: 0,
-        nlink: 0,
+        nlink,
         uid: 0,
         gid: 0,
         rdev: 0,

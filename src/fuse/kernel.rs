@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Largest request the kernel sends or asks for.
 pub(super) const MAX_IO: u32 = 1 << 20;
 
+/// Requests of its own (readahead, write-back) that the kernel sends before it waits for answers, and the number from which it
+/// calls us congested.
+pub(super) const BACKGROUND: (u16, u16) = (64, 48);
+
 /// The handle of a file that is open for writing; others have 0.
 pub(super) const WRITE_HANDLE: u64 = 1;
 
@@ -57,6 +61,19 @@ impl Kernel {
                 self.attributes_changed(node);
             }
         }
+    }
+
+    /// An open was answered: `touched` as in [`Opened`](super::service::Opened).
+    pub(super) fn after_open(&self, node: u64, write: bool, touched: bool) {
+        self.opened(node, write);
+        if touched {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// The kernel may still keep data of this node back: where data is must be asked after [`Kernel::collect_writes`].
+    pub(super) fn keeps_data_back(&self, service: &Service, node: u64) -> bool {
+        service.policy.writeback_cache && self.is_written(node)
     }
 
     /// Whether the disk is nearly full.

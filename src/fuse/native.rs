@@ -15,7 +15,7 @@ mod serve;
 mod turns;
 
 use super::dispatch::Dispatcher;
-use super::kernel::{Kernel, MAX_IO, wanted};
+use super::kernel::{BACKGROUND, Kernel, MAX_IO, wanted};
 use super::service::Service;
 use crate::sync;
 use abi::{InitOut, MAJOR, MINOR, init};
@@ -141,8 +141,8 @@ fn agree(channel: &Arc<Channel>, service: &Service) -> io::Result<()> {
             minor: MINOR.min(version.minor),
             max_readahead: version.max_readahead.min(MAX_IO),
             flags: flags as u32,
-            max_background: 64,
-            congestion_threshold: 48,
+            max_background: BACKGROUND.0,
+            congestion_threshold: BACKGROUND.1,
             max_write: MAX_IO,
             time_gran: 1,
             max_pages: (MAX_IO / 4096) as u16,

@@ -1,6 +1,6 @@
 //! What the fuser crate is told at the start, and its way to tell the kernel something.
 
-use super::kernel::{MAX_IO, Voice, wanted};
+use super::kernel::{BACKGROUND, MAX_IO, Voice, wanted};
 use super::service::Service;
 use fuser::{INodeNo, InitFlags, KernelConfig, Notifier};
 use std::io;
@@ -24,8 +24,9 @@ pub(super) fn negotiate(service: &Service, config: &mut KernelConfig) -> io::Res
     for refused in [config.set_max_write(MAX_IO).err(), config.set_max_readahead(MAX_IO).err()].into_iter().flatten() {
         tracing::debug!(refused, "the kernel limits request sizes");
     }
-    for refused in
-        [config.set_max_background(64).err(), config.set_congestion_threshold(48).err()].into_iter().flatten()
+    for refused in [config.set_max_background(BACKGROUND.0).err(), config.set_congestion_threshold(BACKGROUND.1).err()]
+        .into_iter()
+        .flatten()
     {
         tracing::debug!(refused, "the kernel limits background requests");
     }

@@ -81,6 +81,12 @@ impl Policy {
         }
     }
 
+    /// How long the attributes in an answer to LINK are good: the kernel takes them without asking whether they are stale
+    /// (fuse.md A3).
+    pub const fn link_ttl(&self) -> Duration {
+        if self.writeback_cache { self.attr_ttl } else { Duration::ZERO }
+    }
+
     /// A mount shared by several nodes.
     pub const fn shared() -> Self {
         Self {

@@ -127,12 +127,6 @@ impl Service {
         }
     }
 
-    /// Free space in bytes.
-    pub fn free_bytes(&self) -> u64 {
-        let space = self.fs.space();
-        space.free.saturating_mul(u64::from(space.block_size))
-    }
-
     /// READLINK.
     pub fn readlink(&self, node: u64) -> Result<Vec<u8>> {
         let addr = self.addr(node)?;

@@ -45,12 +45,12 @@ impl Kernel {
         if !service.policy.writeback_cache {
             return service.write(asker, node, offset, bytes, how);
         }
-        let before = service.free_bytes();
+        let before = service.fs.space().free_bytes();
         self.set_tight(before < TIGHT_BYTES);
         let result = service.write(asker, node, offset, bytes, how);
-        if how.cached {
+        if how.cached && self.is_tight() {
             let full = matches!(&result, Err(Error::NoSpace | Error::QuotaExceeded));
-            let took = before.saturating_sub(service.free_bytes());
+            let took = before.saturating_sub(service.fs.space().free_bytes());
             self.collected(node, |c| Collected { took: c.took.saturating_add(took), lost: c.lost || full, ..c });
         }
         result
@@ -67,7 +67,7 @@ impl Kernel {
         });
         // Before it asked for the first time any number of writes may have been collected.
         let since = service.fs.deletions_ended();
-        let fits = || service.free_bytes() >= was.took;
+        let fits = || service.fs.space().free_bytes() >= was.took;
         if was.lost || was.asked && !fits() && !(service.fs.await_deletions(since)? && fits()) {
             return Err(Error::NoSpace);
         }

@@ -321,7 +321,7 @@ fn keep(live: &Live, stop: &AtomicBool) {
     let opened = &live.opened;
     let mut page_cache = PageCache::of(&live.target);
     page_cache.raise_readahead();
-    page_cache.limit_writes(free_bytes(live));
+    page_cache.limit_writes(opened.fs.space().free_bytes());
     if !opened.is_read_only() {
         match opened.fs.reclaim_orphans(stop) {
             Ok(0) => {}
@@ -333,7 +333,7 @@ fn keep(live: &Live, stop: &AtomicBool) {
     let mut told = false;
     while !stop.load(Ordering::Acquire) {
         std::thread::park_timeout(Duration::from_secs(1));
-        page_cache.limit_writes(free_bytes(live));
+        page_cache.limit_writes(opened.fs.space().free_bytes());
         if let Some(cause) = opened.fs.volume().journal.withdrawn() {
             if !told {
                 tracing::error!("withdrawn: {cause}");
@@ -363,11 +363,6 @@ fn keep(live: &Live, stop: &AtomicBool) {
 fn claim_device(device: &Path) -> io::Result<std::fs::File> {
     let flags = rustix::fs::OFlags::EXCL.bits().cast_signed();
     std::fs::File::options().read(true).custom_flags(flags).open(device)
-}
-
-fn free_bytes(live: &Live) -> u64 {
-    let space = live.opened.fs.space();
-    space.free.saturating_mul(u64::from(space.block_size))
 }
 
 /// SIGTERM: a clean unmount. When the directory is in use it is detached, what the kernel still holds is written, the volume

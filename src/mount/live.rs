@@ -52,7 +52,7 @@ impl Live {
             "journal": vol.jid.0, "journals": self.opened.journals, "format": sb.fs_format.get(), "uuid": uuid_text(&sb.uuid),
             "pid": std::process::id(), "quota": quota, "block_size": block,
             "space": {
-                "total_bytes": space.total.saturating_mul(block), "free_bytes": space.free.saturating_mul(block),
+                "total_bytes": space.total.saturating_mul(block), "free_bytes": space.free_bytes(),
                 "inodes": space.inodes, "inodes_used": space.inodes.saturating_sub(space.free),
             },
             "cache": {

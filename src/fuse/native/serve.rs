@@ -262,9 +262,7 @@ impl Server {
             move |s| s.link(&who, target, parent, &name),
             |service, reply, attr| {
                 let policy = &service.policy;
-                // The kernel takes the attributes of this answer without asking whether they are stale (fuse.md A3).
-                let ttl = if policy.writeback_cache { policy.attr_ttl } else { Duration::ZERO };
-                reply.bytes(entry_out(service, &attr, ttl, policy.name_ttl).as_bytes());
+                reply.bytes(entry_out(service, &attr, policy.link_ttl(), policy.name_ttl).as_bytes());
             },
         );
     }
@@ -275,10 +273,7 @@ impl Server {
             reply,
             move |s| s.open(&asker, node, how, quietly),
             move |_, reply, opened| {
-                kernel.opened(node, how.write);
-                if opened.touched {
-                    kernel.attributes_changed(node);
-                }
+                kernel.after_open(node, how.write, opened.touched);
                 reply.opened(opened, how.write);
             },
         );
@@ -376,7 +371,7 @@ impl Server {
             Ok(at) => reply.bytes(&at.to_ne_bytes()),
             Err(e) => reply.error(&e),
         };
-        if !self.service.policy.writeback_cache || !self.kernel.is_written(node) {
+        if !self.kernel.keeps_data_back(&self.service, node) {
             return self.dispatch(
                 reply,
                 move |s| s.seek(node, offset, whence),
