@@ -34,14 +34,14 @@ pub use xattr::SetMode;
 use crate::error::{Error, Result};
 use crate::format::DiFlags;
 use crate::ids::{BlockAddr, Inum};
-use crate::inode::{Inode, InodeExclusive, InodeShared, Volume};
+use crate::inode::{Inode, InodeExclusive, InodeShared, Users, Volume};
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
-use crate::sync::{self, Mutex};
+use crate::sync;
 use freeze::Gate;
 use node::Nodes;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -80,14 +80,30 @@ impl Space {
     }
 }
 
+/// Who uses inodes on this node: the kernel, through its operations.
+struct Here(Weak<Fs>);
+
+impl Users for Here {
+    fn uses(&self, addr: BlockAddr) -> bool {
+        self.0.upgrade().is_some_and(|fs| fs.nodes.known(addr))
+    }
+    fn forget_soon(&self, addr: BlockAddr) {
+        if let Some(fs) = self.0.upgrade()
+            && let Some(forget) = fs.forgetter.get()
+        {
+            forget(addr);
+        }
+    }
+}
+
 /// A mounted filesystem.
 pub struct Fs {
     vol: Arc<Volume>,
     statfs: Arc<Statfs>,
     quota: Option<Arc<Quota>>,
     nodes: Nodes,
-    /// The rename lock: directories move only under it, so that nobody can make a loop.
-    renames: Mutex<()>,
+    /// Makes the kernel forget an inode that it only remembers.
+    forgetter: OnceLock<Box<dyn Fn(BlockAddr) + Send + Sync>>,
     /// Nothing may be changed (now: a remount can switch it).
     read_only: AtomicBool,
     /// Shut while the volume is frozen.
@@ -98,15 +114,27 @@ impl Fs {
     /// The operations on an opened volume.
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
-        Arc::new(Self {
+        let fs = Arc::new(Self {
             vol,
             statfs,
             quota,
             nodes: Nodes::new(root),
-            renames: Mutex::new(()),
+            forgetter: OnceLock::new(),
             read_only,
             gate: Gate::default(),
-        })
+        });
+        if fs.vol.users.set(Box::new(Here(Arc::downgrade(&fs)))).is_err() {
+            tracing::error!("a volume has one set of operations");
+        }
+        fs
+    }
+
+    /// `forget` asks the kernel, without waiting, to forget an inode that it does not have open: another node wants to delete
+    /// it. To be set once.
+    pub fn set_forgetter(&self, forget: Box<dyn Fn(BlockAddr) + Send + Sync>) {
+        if self.forgetter.set(forget).is_err() {
+            tracing::error!("the forgetter is set once");
+        }
     }
 
     /// Forbids or allows changes; used by a remount.
@@ -247,6 +275,11 @@ impl Fs {
         }
     }
 
+    /// Forgets every inode: the volume is being closed and the kernel gone.
+    pub fn forget_known(&self) {
+        self.nodes.clear();
+    }
+
     /// An inode that [`Fs::let_go`] returned cannot be deleted by the caller after all: [`Fs::forget_all`] will.
     pub fn leave_to_unmount(&self, inum: Inum) {
         self.nodes.put_back(inum);
@@ -258,16 +291,11 @@ impl Fs {
             return Ok(());
         }
         self.gate.pass()?;
-        let inode = match self.vol.exclusive(inum) {
-            Ok(inode) => inode,
-            // Deleted already, and the block lives again.
-            Err(Error::Stale) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        if inode.dinode.nlink.get() != 0 || self.nodes.known(inum.addr) {
-            return Ok(());
+        let deleted = self.vol.delete_at(inum.addr, Some(inum.formal), &|| !self.nodes.known(inum.addr));
+        if matches!(deleted, Ok(false)) {
+            tracing::debug!("inode {} is deleted by another node, or was", inum.addr);
         }
-        self.vol.delete(inode)
+        deleted.map(drop)
     }
 
     /// Passes a result on; a contradiction on the disk makes the mount withdraw.

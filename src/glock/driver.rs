@@ -18,6 +18,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+/// How often one who waits with limited patience looks whether it has any left.
+const PATIENT_LOOKS: Duration = Duration::from_millis(2);
+
 const SLOW: u32 = 1 << 4;
 const ONE: u32 = 1 << 5;
 
@@ -99,7 +102,12 @@ impl<T: Protected> Glock<T> {
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
     pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries) }
+        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries, None) }
+    }
+
+    /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
+    pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
+        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, false, Some(patient)) }
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
@@ -132,7 +140,12 @@ impl<T: Protected> Glock<T> {
     }
 
     #[cold]
-    fn acquire_slowly(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
+    fn acquire_slowly(
+        self: &Arc<Self>,
+        wants: LockState,
+        tries: bool,
+        patient: Option<&dyn Fn() -> bool>,
+    ) -> Result<()> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
@@ -155,8 +168,18 @@ impl<T: Protected> Glock<T> {
                 self.leave(slow);
                 return Err(must_wait);
             }
+            if patient.is_some_and(|patient| !patient()) {
+                slow.waiting.retain(|w| w.ticket != ticket);
+                slow.trim();
+                let slow = self.run(slow, Event::Abandon { ticket, cancel: true });
+                self.leave(slow);
+                return Err(Error::WouldBlock);
+            }
             self.leave(slow);
-            std::thread::park();
+            match patient {
+                None => std::thread::park(),
+                Some(_) => std::thread::park_timeout(PATIENT_LOOKS),
+            }
             slow = self.enter();
         }
     }
@@ -285,6 +308,11 @@ impl<T: Protected> Glock<T> {
         self.slow.lock().machine.state
     }
 
+    /// True when another node waits for us to give the lock up, wholly or in part.
+    pub fn is_demanded(&self) -> bool {
+        self.slow.lock().machine.demote.is_some()
+    }
+
     /// True when nobody holds, waits or changes anything, so that the glock may be dropped from the table: at once where
     /// nobody else can want the lock, and where others can only once it is unlocked.
     pub(super) fn may_drop(&self) -> bool {
@@ -318,6 +346,13 @@ impl<T: Protected> LockClient for Glock<T> {
     }
     fn blocking(self: Arc<Self>, ceiling: LockState) {
         self.tell(Event::Blocking { ceiling });
+        if T::HEEDS {
+            self.in_background(|glock| {
+                if let Ok(cx) = glock.context() {
+                    T::heed(glock.name, &cx);
+                }
+            });
+        }
     }
 }
 

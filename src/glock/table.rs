@@ -80,6 +80,10 @@ impl<T: Protected> GlockTable<T> {
         }
         Some(glock)
     }
+    /// True when other nodes may want these locks.
+    pub fn is_shared(&self) -> bool {
+        self.shared.manager.is_shared()
+    }
     /// Names of all glocks now in the table.
     pub fn names(&self) -> Vec<LockName> {
         self.map.iter().map(|e| *e.key()).collect()
