@@ -14,6 +14,7 @@
 mod attr;
 mod flags;
 mod freeze;
+mod grow;
 mod handle;
 mod io;
 mod list;
@@ -32,7 +33,7 @@ pub use rename::RenameHow;
 pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
-use crate::format::DiFlags;
+use crate::format::{DiFlags, StatfsChange};
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{Inode, InodeExclusive, InodeShared, Users, Volume};
 use crate::quota::Quota;
@@ -188,6 +189,11 @@ impl Fs {
             quota.sync(&self.vol)?;
         }
         self.statfs.sync(&self.vol)
+    }
+
+    /// Takes over what a dead node had counted; `file` is its statfs_change dinode (see [`Statfs::take_over`]).
+    pub fn take_over_counts(&self, delta: &StatfsChange, file: BlockAddr) -> Result<()> {
+        self.statfs.take_over(&self.vol, delta, file)
     }
 
     /// Deletes inodes that lost their last name before a crash, on any node, and that nobody here uses. `stop`: it ends early.

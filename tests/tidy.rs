@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("file", &["inode", "rgrp", "journal", "cache", "glock", "format", "device"]),
     ("dir", &["file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("xattr", &["file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
-    ("quota", &["file", "inode", "rgrp", "journal", "cache", "format"]),
+    ("quota", &["file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("statfs", &["quota", "inode", "rgrp", "journal", "cache", "format"]),
     ("fs", &["dir", "xattr", "quota", "statfs", "file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("volume", &["fs", "quota", "statfs", "inode", "rgrp", "journal", "cache", "glock", "format", "device"]),

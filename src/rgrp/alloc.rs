@@ -159,7 +159,7 @@ impl<'r> Space<'r> {
             runs.remove(r);
         }
         let Some(rgrps) = self.rgrps else { return Ok(first) };
-        let claims = &rgrps.cx.claims[n];
+        let claims = rgrps.cx.index.claims(n);
         if let Some(id) = *resv {
             claims.consume(id, len);
         }
