@@ -42,8 +42,8 @@ use crate::statfs::Statfs;
 use crate::sync;
 use freeze::Gate;
 use node::Nodes;
-use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 /// How long nothing must have been deleted until a full disk is called full; also what "no space" costs while somebody has a

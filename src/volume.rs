@@ -27,7 +27,7 @@ use crate::rgrp::Rgrps;
 use crate::statfs::{Accounts, Statfs};
 use crate::sync::Mutex;
 use bootstrap::{Bootstrap, SystemFile};
-use held::Locks;
+use held::{Held, Locks};
 use recovery::recover;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -216,7 +216,9 @@ pub fn open_shared(
     manager: Arc<dyn LockManager>,
     mounter: Mounter,
 ) -> Result<Opened, OpenError> {
+    let reading = Held::take(&manager, LockName::superblock(), LockState::Shared)?;
     let id = Identity::read(&*dev)?;
+    drop(reading);
     if id.bs.bytes() > 4096 && id.bs.bytes() > rustix::param::page_size() {
         return Err(OpenError::BlockSize(id.superblock.bsize.get()));
     }
@@ -370,7 +372,8 @@ fn assemble(
 ) -> Result<Arc<Fs>> {
     let Parts { id, scout, cache, journal, clock, manager, kept } = parts;
     let read_only = options.read_only || options.spectator;
-    let own = system.journals.iter().find(|j| j.jid == options.jid).or(system.journals.first()).ok_or(Error::Invalid)?;
+    let own =
+        system.journals.iter().find(|j| j.jid == options.jid).or(system.journals.first()).ok_or(Error::Invalid)?;
     let dinode = |cache: &Arc<Cache>, addr| cache.meta(addr, LockName::inode(addr), MetaType::Dinode);
     let master = dinode(scout, system.statfs.addr)?;
     let alone = !manager.is_shared();
