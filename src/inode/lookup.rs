@@ -1,5 +1,6 @@
 //! From an identity to a held inode.
 
+use super::lifetime::deleted_upto;
 use super::{Inode, InodeExclusive, InodeLock, InodeShared, Volume};
 use crate::error::{Corrupt, CorruptKind, Error, Result};
 use crate::file;
@@ -15,14 +16,14 @@ impl Volume {
     /// The inode, shared; `Stale` when `inum.formal` is another life, or the block is no dinode any more.
     pub fn shared(&self, inum: Inum) -> Result<InodeShared> {
         let held = self.inode(inum.addr).shared().map_err(|e| self.gone(inum, e))?;
-        same_life(&held, inum)?;
+        self.same_life(&held, held.glock(), inum)?;
         Ok(held)
     }
 
     /// The inode, exclusive; finishes a truncate that a crash interrupted (TRUNC_IN_PROG) first.
     pub fn exclusive(&self, inum: Inum) -> Result<InodeExclusive> {
         let mut held = self.inode(inum.addr).exclusive().map_err(|e| self.gone(inum, e))?;
-        same_life(&held, inum)?;
+        self.same_life(&held, held.glock(), inum)?;
         self.finish_truncate(&mut held)?;
         Ok(held)
     }
@@ -52,6 +53,13 @@ impl Volume {
         Ok(())
     }
 
+    /// `Stale` when it is another life. The block of an inode that another node has deleted may still look like one: the value
+    /// block of its lock says which lives are over.
+    fn same_life(&self, inode: &Inode, lock: &InodeLock, inum: Inum) -> Result<()> {
+        let over = self.inodes.is_shared() && deleted_upto(lock.lvb()) >= inum.formal.0;
+        if inode.inum == inum && !over { Ok(()) } else { Err(Error::Stale) }
+    }
+
     /// Why an inode could not be read: when its block is no dinode by now, it is gone, and nothing is corrupt.
     fn gone(&self, inum: Inum, e: Error) -> Error {
         let Error::Corrupt(Corrupt { at, what: CorruptKind::MetaType { .. } | CorruptKind::Dinode(_) }) = &e else {
@@ -66,8 +74,4 @@ impl Volume {
             _ => e,
         }
     }
-}
-
-fn same_life(inode: &Inode, inum: Inum) -> Result<()> {
-    if inode.inum == inum { Ok(()) } else { Err(Error::Stale) }
 }
