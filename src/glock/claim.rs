@@ -1,6 +1,7 @@
 //! Locks taken without reading what they protect, and how long one waits for them.
 
 use super::driver::Glock;
+use super::machine::Event;
 use super::holder::{ExclusiveHolder, Hold, WriteGuard};
 use super::manager::Lvb;
 use super::mode::LockState::{Exclusive, Shared};
@@ -46,6 +47,11 @@ impl<T: Protected> Glock<T> {
         let hold = self.held();
         let guard = self.write()?;
         Ok(Some(Claim { guard, hold }))
+    }
+
+    /// Gives the lock up as soon as nobody here holds it: it is not needed for now.
+    pub fn give_up(self: &Arc<Self>) {
+        self.tell(Event::Unneeded);
     }
 
     /// Tells the nodes that hold the lock exclusive that somebody wants it, without waiting for it.

@@ -84,7 +84,10 @@ impl Volume {
         }
         inode.forget_object();
         drop(inode);
-        drop(alone);
+        if let Some(alone) = alone {
+            drop(alone);
+            self.bare.get(LockName::iopen(addr)).give_up();
+        }
         // Giving a lock up that others may want costs a log flush: that waits until somebody does.
         if !self.inodes.is_shared() {
             self.inodes.remove(name);

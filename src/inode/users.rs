@@ -6,7 +6,7 @@
 
 use super::Volume;
 use crate::error::Result;
-use crate::glock::{ExclusiveHolder, Protected, SharedHolder};
+use crate::glock::{ExclusiveHolder, LockState, Protected, SharedHolder};
 use crate::ids::{BlockAddr, LockKind, LockName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +61,16 @@ impl Volume {
         if !self.bare.is_shared() || addr == self.root.addr {
             return Ok(InUse(None));
         }
-        self.bare.get(LockName::iopen(addr)).shared().map(|held| InUse(Some(Box::new(held))))
+        let lock = self.bare.get(LockName::iopen(addr));
+        loop {
+            let held = lock.shared()?;
+            // Left over from a deletion, EX would do here as well; but it is held for long, and other nodes want SH too.
+            if lock.state() != LockState::Exclusive {
+                return Ok(InUse(Some(Box::new(held))));
+            }
+            drop(held);
+            lock.give_up();
+        }
     }
 
     /// Nobody else moves directories while this is held.
