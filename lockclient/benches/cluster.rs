@@ -103,6 +103,7 @@ fn cluster(runtime: &Runtime, net: u8, count: u32) -> Vec<Member> {
             fencing: true,
         })),
         fence: nodes.iter().map(|n| (*n, FenceDevice { agent: "none".into(), options: vec![] })).collect(),
+        tls: None,
     };
     let configs: Vec<NodeConfig> = nodes.iter().map(start).collect();
     runtime.block_on(async {

@@ -17,6 +17,7 @@ use crate::ids::{NodeId, lockspace_id};
 use crate::membership::{Membership, MembershipAction, MembershipEvent};
 use crate::midcomms::State;
 use crate::recovery::Start;
+use crate::tls::TlsFiles;
 use crate::transport::{Transport, TransportEvent};
 use peer::Peer;
 use space::{Callback, LockClient, LockSpace, Shared};
@@ -40,6 +41,8 @@ pub struct NodeConfig {
     pub membership: Box<dyn Membership>,
     /// How to fence each node; one that is not listed cannot be fenced.
     pub fence: BTreeMap<NodeId, FenceDevice>,
+    /// With this, the nodes speak TLS with each other; no kernel can take part then.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Why a lockspace cannot be entered.
@@ -89,6 +92,9 @@ pub struct Node {
 impl Node {
     /// Opens the sockets and begins to live.
     pub async fn start(config: NodeConfig) -> std::io::Result<Node> {
+        if config.tls.is_some() {
+            return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "TLS between nodes is not available yet"));
+        }
         let (transport, events) = Transport::open(config.address, config.peers.clone()).await?;
         let (commands, inbox) = unbounded_channel();
         let (outbound, outgoing) = unbounded_channel();
