@@ -8,7 +8,7 @@ use lockclient::frame::Slot;
 use lockclient::ids::{LockId, NodeId};
 use lockclient::membership::fixed::{Fixed, FixedConfig};
 use lockclient::mode::Mode;
-use lockclient::node::space::{Completion, LockClient, LockRequest, LockSpace, Progress};
+use lockclient::node::space::{Completion, LockClient, LockRequest, LockSpace, Progress, Prompt};
 use lockclient::node::{Node, NodeConfig};
 use lockclient::status::{Refusal, Status};
 use std::io::{Read, Write};
@@ -34,6 +34,9 @@ struct Desk {
 }
 
 impl LockClient for Desk {
+    fn prompt(&self) -> Prompt {
+        Prompt::Always
+    }
     fn completed(&self, token: u64, completion: Completion) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         let again = self.again.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
