@@ -303,11 +303,22 @@ fn detection(runtime: &Runtime) {
 }
 
 fn main() {
+    // Words choose: single, many, death, recovery.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
     let runtime = Runtime::new().expect("runtime");
     let members = cluster(&runtime, 1, 2);
-    one_at_a_time(&members);
-    many_at_once(&members);
+    if wanted("single") {
+        one_at_a_time(&members);
+    }
+    if wanted("many") {
+        many_at_once(&members);
+    }
     members.into_iter().for_each(|member| drop(member.node));
-    detection(&runtime);
-    recovery(&runtime);
+    if wanted("death") {
+        detection(&runtime);
+    }
+    if wanted("recovery") {
+        recovery(&runtime);
+    }
 }

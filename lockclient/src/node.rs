@@ -284,9 +284,12 @@ impl Driver {
     /// When something is due; clients may have made something due without telling, so at least once a second.
     fn wake(&self) -> Instant {
         let now = self.now();
+        self.links.plan(u64::MAX);
         let engines = self.spaces.list.values().filter_map(|shared| shared.engine().wake_at());
         let due = engines.chain(self.membership.wake_at()).min().unwrap_or(u64::MAX);
-        self.begun + Duration::from_millis(due.clamp(now + 1, now + 1000))
+        let due = due.clamp(now + 1, now + 1000);
+        self.links.plan(due);
+        self.begun + Duration::from_millis(due)
     }
 
     fn tick(&mut self) {

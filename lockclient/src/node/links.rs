@@ -18,6 +18,7 @@ use crate::midcomms::{Delivery, Midcomms, State};
 use crate::transport::{Connection, Line, Sink};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Notify;
 
@@ -158,6 +159,8 @@ pub(crate) struct Links {
     spaces: RwLock<BTreeMap<u32, Arc<Shared>>>,
     /// There is something to be written for the driver.
     pub(super) wake: Notify,
+    /// When the driver will look at the engines' times, in the node's milliseconds; never, while it asks for them.
+    planned: AtomicU64,
     /// Connections are kept also when there is nothing to say.
     always: bool,
 }
@@ -169,7 +172,7 @@ impl Links {
             (peer, Place { receiving: Mutex::default(), link, line })
         };
         let places = lines.into_iter().map(place).collect();
-        Links { places, spaces: RwLock::default(), wake: Notify::new(), always }
+        Links { places, spaces: RwLock::default(), wake: Notify::new(), planned: AtomicU64::new(0), always }
     }
 
     pub(super) fn space_begins(&self, shared: Arc<Shared>) {
@@ -229,6 +232,18 @@ impl Links {
         for place in self.places.values() {
             let next = place.link().write(self.always);
             place.follow(next);
+        }
+    }
+
+    /// The driver asks the engines, and has asked them.
+    pub(super) fn plan(&self, at: u64) {
+        self.planned.store(at, Ordering::Release);
+    }
+
+    /// Something is due then, says the engine that is locked: the driver may have planned to come later.
+    pub(super) fn due(&self, at: Option<u64>) {
+        if at.is_some_and(|at| at < self.planned.load(Ordering::Acquire)) {
+            self.wake.notify_one();
         }
     }
 

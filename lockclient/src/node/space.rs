@@ -178,6 +178,7 @@ impl Shared {
         while let Some(effect) = engine.next_effect() {
             self.pass_on(effect, said);
         }
+        self.links.due(engine.wake_at());
     }
 
     /// Has the client told, from this thread if it is prompt.
