@@ -72,7 +72,8 @@ pub struct Midcomms {
     /// For the connection.
     transmit: VecDeque<Transmit>,
     delivered: VecDeque<Delivery>,
-    acknowledge: bool,
+    /// Envelopes taken in since the last acknowledgement.
+    owed: u32,
     /// Number of our FIN.
     fin: Option<u32>,
     /// Frames that were dropped.
@@ -113,7 +114,7 @@ impl Midcomms {
             waiting: VecDeque::new(),
             transmit: VecDeque::new(),
             delivered: VecDeque::new(),
-            acknowledge: false,
+            owed: 0,
             fin: None,
             dropped: 0,
         }
@@ -276,7 +277,7 @@ impl Midcomms {
             return self.drop_frame();
         }
         self.seq_next = self.seq_next.wrapping_add(1);
-        self.acknowledge = true;
+        self.owed = self.owed.saturating_add(1);
         let Ok(packet) = wire::decode(inner) else { return self.drop_frame() };
         match packet.body {
             PacketBody::Frame { lockspace, frame } if packet.node == self.peer => {
@@ -327,9 +328,14 @@ impl Midcomms {
         }
     }
 
-    /// The end of a batch of received bytes: acknowledges what was delivered.
+    /// How many envelopes have been taken in and not acknowledged.
+    pub fn owed(&self) -> u32 {
+        self.owed
+    }
+
+    /// Acknowledges what was taken in: when something goes to the peer anyway, when much has come, or after a while.
     pub fn flush_ack(&mut self) {
-        if std::mem::take(&mut self.acknowledge) {
+        if std::mem::take(&mut self.owed) > 0 {
             self.send_ack();
         }
     }
@@ -405,6 +411,6 @@ impl Midcomms {
         self.unacknowledged.clear();
         self.transmit.retain(|transmit| !matches!(transmit, Transmit::Envelope(_)));
         self.waiting.clear();
-        self.acknowledge = false;
+        self.owed = 0;
     }
 }

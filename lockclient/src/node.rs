@@ -103,15 +103,15 @@ impl Node {
     pub async fn start(config: NodeConfig) -> std::io::Result<Node> {
         let load = |files: &TlsFiles| Tls::load(files, config.node).map(Arc::new).map_err(std::io::Error::other);
         let tls = config.tls.as_ref().map(load).transpose()?;
+        let begun = Instant::now();
         let (lines, inboxes) = lines(config.peers.keys().copied());
-        let links = Arc::new(Links::new(config.node, lines, tls.is_some()));
+        let links = Arc::new(Links::new(config.node, lines, begun, tls.is_some()));
         let counters = Arc::new(Counters::default());
         let (local, peers) = (config.address, config.peers);
         let settings = Settings { local, peers, tls, counters: counters.clone() };
         let (transport, events) = Transport::open(settings, inboxes, links.clone()).await?;
         let (commands, inbox) = unbounded_channel();
         let (outbound, outgoing) = unbounded_channel();
-        let begun = Instant::now();
         let driver = Driver {
             begun,
             commands: commands.clone(),
@@ -286,7 +286,7 @@ impl Driver {
         let now = self.now();
         self.links.plan(u64::MAX);
         let engines = self.spaces.list.values().filter_map(|shared| shared.engine().wake_at());
-        let due = engines.chain(self.membership.wake_at()).min().unwrap_or(u64::MAX);
+        let due = engines.chain(self.membership.wake_at()).chain([self.links.wake_at()]).min().unwrap_or(u64::MAX);
         let due = due.clamp(now + 1, now + 1000);
         self.links.plan(due);
         self.begun + Duration::from_millis(due)

@@ -20,12 +20,17 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Frames are written together, about this many bytes at a time.
 const WRITE: usize = 32 * 1024;
 /// So often is written to a peer that is not heard; then the driver gathers what follows.
 const UNHEARD_MAX: u32 = 8;
+/// Acknowledgements travel with what is said anyway. So many envelopes without one, or so many milliseconds, and it goes
+/// alone: it is only about how much the peer has to keep.
+const OWED_MAX: u32 = 32;
+const OWED_MS: u64 = 10;
 
 enum Way {
     None,
@@ -80,6 +85,7 @@ impl Link {
         let Some(stream) = connection.stream.upgrade() else { return Next::Nothing };
         let number = connection.number;
         self.unheard += 1;
+        self.midcomms.flush_ack();
         loop {
             while self.rest.len() < WRITE && self.midcomms.transmit_into(&mut self.rest) {}
             let written =
@@ -161,18 +167,30 @@ pub(crate) struct Links {
     pub(super) wake: Notify,
     /// When the driver will look at the engines' times, in the node's milliseconds; never, while it asks for them.
     planned: AtomicU64,
+    /// When acknowledgements must go, if any are owed.
+    acknowledge_at: AtomicU64,
+    /// Since then the node's milliseconds are counted.
+    begun: Instant,
     /// Connections are kept also when there is nothing to say.
     always: bool,
 }
 
 impl Links {
-    pub(super) fn new(node: NodeId, lines: BTreeMap<NodeId, Line>, always: bool) -> Links {
+    pub(super) fn new(node: NodeId, lines: BTreeMap<NodeId, Line>, begun: Instant, always: bool) -> Links {
         let place = |(peer, line)| {
             let link = Mutex::new(Link::new(node, peer));
             (peer, Place { receiving: Mutex::default(), link, line })
         };
         let places = lines.into_iter().map(place).collect();
-        Links { places, spaces: RwLock::default(), wake: Notify::new(), planned: AtomicU64::new(0), always }
+        Links {
+            places,
+            spaces: RwLock::default(),
+            wake: Notify::new(),
+            planned: AtomicU64::new(0),
+            acknowledge_at: AtomicU64::new(u64::MAX),
+            begun,
+            always,
+        }
     }
 
     pub(super) fn space_begins(&self, shared: Arc<Shared>) {
@@ -227,10 +245,24 @@ impl Links {
         }
     }
 
+    /// When the driver is wanted for acknowledgements.
+    pub(super) fn wake_at(&self) -> u64 {
+        self.acknowledge_at.load(Ordering::Acquire)
+    }
+
     /// Writes whatever there is to be written.
     pub(super) fn flush_all(&self) {
+        let overdue = self.wake_at() <= self.begun.elapsed().as_millis() as u64;
+        if overdue {
+            self.acknowledge_at.store(u64::MAX, Ordering::Release);
+        }
         for place in self.places.values() {
-            let next = place.link().write(self.always);
+            let mut link = place.link();
+            if overdue {
+                link.midcomms.flush_ack();
+            }
+            let next = link.write(self.always);
+            drop(link);
             place.follow(next);
         }
     }
@@ -311,6 +343,22 @@ impl Links {
         self.places.iter().map(status).collect()
     }
 
+    /// Sees to it that what was taken in is acknowledged, now or soon.
+    fn acknowledge(&self, place: &Place, from: NodeId, said: &mut Said) {
+        let mut link = place.link();
+        if link.midcomms.owed() >= OWED_MAX {
+            link.midcomms.flush_ack();
+        }
+        if link.midcomms.has_transmit() {
+            return said.to(from);
+        }
+        if link.midcomms.owed() > 0 {
+            let at = self.begun.elapsed().as_millis() as u64 + OWED_MS;
+            let before = self.acknowledge_at.fetch_min(at, Ordering::AcqRel);
+            self.due((at < before).then_some(at));
+        }
+    }
+
     /// Hands a frame to its engine.
     fn deliver(&self, from: NodeId, delivery: Delivery, said: &mut Said, heard: &mut Vec<Arc<Shared>>) {
         let known = heard.iter().find(|shared| shared.id() == delivery.lockspace).cloned();
@@ -352,7 +400,6 @@ impl Sink for Links {
         {
             let mut link = place.link();
             frames.iter().for_each(|frame| link.midcomms.receive(frame));
-            link.midcomms.flush_ack();
             link.unheard = 0;
             while let Some(delivery) = link.midcomms.next_delivery() {
                 deliveries.push(delivery);
@@ -360,8 +407,7 @@ impl Sink for Links {
         }
         deliveries.into_iter().for_each(|delivery| self.deliver(from, delivery, &mut said, &mut heard));
         drop(order);
-        // The acknowledgement, at least.
-        said.to(from);
+        self.acknowledge(place, from, &mut said);
         self.flush(said);
         heard.iter().for_each(|shared| shared.tell_promptly());
     }

@@ -6,6 +6,7 @@ use crate::wire;
 use rustls::Connection;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// See the module.
@@ -20,7 +21,7 @@ struct Socket<'a>(&'a TcpStream);
 
 impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        take(self.0, buffer)
     }
 }
 
@@ -95,8 +96,12 @@ impl Stream {
 
     /// Appends what has arrived; nothing means that the peer has ended the stream in order.
     fn try_read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let Some(mut tls) = self.tls() else { return self.tcp.try_read_buf(buffer) };
         let mut record = [0; RECORD];
+        let Some(mut tls) = self.tls() else {
+            let length = take(&self.tcp, &mut record)?;
+            buffer.extend_from_slice(&record[..length]);
+            return Ok(length);
+        };
         loop {
             match tls.reader().read(&mut record) {
                 Ok(length) => {
@@ -128,6 +133,27 @@ impl Stream {
         if let Err(error) = self.tcp.set_zero_linger() {
             tracing::debug!(%error, "cannot close abruptly");
         }
+    }
+}
+
+/// Reads what there is. A read that does not fill the buffer has emptied the socket, so that the next one waits for
+/// news without asking again; `try_read` would ask.
+fn take(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut taken = None;
+    let full = buffer.len();
+    let emptied = tcp.try_io(Interest::READABLE, || match rustix::io::read(tcp, &mut *buffer)? {
+        length if length == full || length == 0 => {
+            taken = Some(length);
+            Ok(())
+        }
+        length => {
+            taken = Some(length);
+            Err(ErrorKind::WouldBlock.into())
+        }
+    });
+    match taken {
+        Some(length) => Ok(length),
+        None => emptied.and(Err(ErrorKind::WouldBlock.into())),
     }
 }
 
