@@ -16,12 +16,14 @@
 
 mod attrs;
 mod create;
+mod kernel_cache;
 mod lifetime;
 mod lookup;
 mod protect;
 mod read;
 
 pub use create::Birth;
+pub use kernel_cache::KernelCache;
 pub use read::check_dinode;
 
 use crate::cache::Cache;
@@ -31,7 +33,7 @@ use crate::glock::{ExclusiveHolder, Glock, GlockTable, SharedHolder};
 use crate::ids::{BlockSize, Inum, Jid};
 use crate::journal::Journal;
 use crate::rgrp::{Reservation, Rgrps};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
 
 /// What chapters 7 to 12 work on: one mounted volume. Made by `volume.rs`.
@@ -58,6 +60,8 @@ pub struct Volume {
     pub options: VolumeOptions,
     /// Inode glocks.
     pub inodes: GlockTable<Inode>,
+    /// What the kernel caches of inodes; set once, where the volume is shared and mounted.
+    pub kernel_cache: OnceLock<Arc<dyn KernelCache>>,
 }
 
 /// Mount options that matter below FUSE.

@@ -22,7 +22,7 @@ use crate::statfs::{Accounts, Statfs};
 use crate::sync::Mutex;
 use bootstrap::{Bootstrap, SystemFile};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a volume is to be opened.
@@ -442,6 +442,7 @@ fn assemble(
             barrier: options.barrier,
             discard: options.discard,
         },
+        kernel_cache: OnceLock::new(),
         inodes: GlockTable::new(manager, options.cached_inodes),
     });
     vol.inodes.set_context(&vol);

@@ -8,7 +8,7 @@ use super::Protected;
 use super::machine::{Effect, Event, Machine, Millis, Refusal, Reply};
 use super::manager::{Answer, LockClient, LockManager, Lvb, Request};
 use super::mode::LockState;
-use super::queue::{Ticket, Waiter};
+use super::queue::{Entry, Ticket, Waiter};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
@@ -75,7 +75,7 @@ pub(super) struct Picture {
 
 impl<T: Protected> Glock<T> {
     pub(super) fn new(name: LockName, serial: u64, shared: Arc<Shared<T>>) -> Arc<Self> {
-        let machine = Machine::new(name.kind == LockKind::Inode);
+        let machine = Machine::new(name.kind == LockKind::Inode, T::DRAINS);
         Arc::new(Self {
             name,
             word: AtomicU32::new(0),
@@ -98,8 +98,8 @@ impl<T: Protected> Glock<T> {
     }
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
-    pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries) }
+    pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
+        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries, entry) }
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
@@ -132,12 +132,12 @@ impl<T: Protected> Glock<T> {
     }
 
     #[cold]
-    fn acquire_slowly(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
+    fn acquire_slowly(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
         slow.waiting.push(Waiting { ticket, thread: std::thread::current(), outcome: None });
-        let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries }));
+        let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries, entry }));
         loop {
             if let Some(outcome) = slow.take_outcome(ticket) {
                 self.leave(slow);
@@ -213,6 +213,9 @@ impl<T: Protected> Glock<T> {
                 }
             }
             Effect::Cancel => self.shared.manager.cancel(self.name),
+            // What is left of a table that nobody else can want needs no drain either.
+            Effect::Drain(to) if self.must_drain(to) => self.in_background(move |g| g.drain(to)),
+            Effect::Drain(_) => return Some(Event::Drained(true)),
             Effect::Sync if self.shared.manager.is_shared() => self.in_background(|g| g.sync()),
             // Nobody else will ever look: the log brings the changes to the disk in its own time.
             Effect::Sync => return Some(Event::Synced(true)),
@@ -236,6 +239,18 @@ impl<T: Protected> Glock<T> {
     fn in_background(self: &Arc<Self>, job: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let glock = Arc::clone(self);
         self.shared.workers.submit(move || job(&glock));
+    }
+
+    fn must_drain(&self, to: LockState) -> bool {
+        self.shared.manager.is_shared() && self.context().is_ok_and(|cx| T::must_drain(self.name, to, &cx))
+    }
+
+    /// The object is not locked: those whom the drain waits for need it.
+    fn drain(self: &Arc<Self>, to: LockState) {
+        // A closed volume has no kernel that caches anything.
+        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
+        let ok = result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
+        self.tell(Event::Drained(ok));
     }
 
     fn sync(self: &Arc<Self>) {

@@ -46,6 +46,10 @@ impl<T: Protected> GlockTable<T> {
             debug_assert!(false, "the context is set once");
         }
     }
+    /// Who grants the locks.
+    pub fn manager(&self) -> &Arc<dyn LockManager> {
+        &self.shared.manager
+    }
     /// The glock of this name, made when new.
     pub fn get(&self, name: LockName) -> Arc<Glock<T>> {
         if let Some(glock) = self.find(name) {

@@ -55,11 +55,12 @@ impl Channel {
 }
 
 impl Voice for Channel {
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<()> {
+    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool> {
         let what = InvalInodeOut { node, offset, len: 0 };
         match self.send(0, NOTIFY_INVAL_INODE, &[what.as_bytes()]) {
+            Ok(()) => Ok(true),
             // The kernel does not know the inode (any more).
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }
