@@ -21,6 +21,7 @@
 //!
 //! Holders are not re-entrant: a thread that holds a lock and asks for it again waits for itself.
 
+mod claim;
 mod driver;
 mod dump;
 mod holder;
@@ -39,6 +40,7 @@ mod tests;
 #[cfg(test)]
 mod transcript;
 
+pub use claim::Claim;
 pub use driver::Glock;
 pub use holder::{DeferredHolder, ExclusiveHolder, SharedHolder};
 pub use machine::Reply;
@@ -49,6 +51,7 @@ pub use table::GlockTable;
 
 use crate::error::Result;
 use crate::ids::LockName;
+use std::sync::Arc;
 use workers::Workers;
 
 /// What lives inside a glock. Implemented beside each object (`inode/protect.rs`, `rgrp/protect.rs`).
@@ -81,6 +84,10 @@ pub trait Protected: Sized + Send + Sync + 'static {
     }
     /// Forgets what is cached outside the object (buffers); the object itself is dropped with it.
     fn invalidate(name: LockName, cx: &Self::Context);
+    /// [`heed`](Self::heed) is called.
+    const HEEDS: bool = false;
+    /// Another node wants the lock: whoever uses it here for long may let go. Called on a thread of its own, holding nothing.
+    fn heed(_name: LockName, _cx: &Arc<Self::Context>) {}
     /// The object's line in a dump, without the leading blank.
     fn describe(&self) -> Option<String> {
         None

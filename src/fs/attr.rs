@@ -7,7 +7,7 @@ use crate::file;
 use crate::format::dinode::mode::{S_ISGID, S_ISUID};
 use crate::format::ea::EaType;
 use crate::format::{DiFlags, DirentType};
-use crate::glock::Entry;
+use crate::glock::{Entry, LockState};
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::Inode;
 use crate::journal::Reserve;
@@ -249,6 +249,11 @@ impl Fs {
         };
         let now = self.vol.clock.now();
         if !due(&*self.shared(node)?, now) {
+            return Ok(false);
+        }
+        // Where others may hold the lock too, reading must not take it away from them.
+        let lock = self.vol.inode(node);
+        if self.vol.inodes.is_shared() && lock.state() != LockState::Exclusive {
             return Ok(false);
         }
         let mut inode = self.exclusive(node)?;

@@ -36,7 +36,11 @@ impl KernelCache for Coherence {
         let (Some(kernel), Some(fs)) = (self.kernel.upgrade(), self.fs.upgrade()) else { return false };
         let node = Self::node(&fs, addr);
         // Under a shared lock everything may stay that was not changed behind our back.
-        if to == LockState::Shared { kernel.pages.holds_changed(node) } else { fs.is_known(addr) || kernel.pages.holds(node) }
+        if to == LockState::Shared {
+            kernel.pages.holds_changed(node)
+        } else {
+            fs.is_known(addr) || kernel.pages.holds(node)
+        }
     }
 
     fn drain(&self, addr: BlockAddr, _to: LockState) -> Result<()> {
@@ -64,6 +68,15 @@ impl Kernel {
         if fs.volume().kernel_cache.set(Arc::new(coherence)).is_err() {
             debug_assert!(false, "a volume is mounted once");
         }
+        let kernel = Arc::downgrade(self);
+        fs.set_forgetter(Box::new(move |addr| {
+            // The root is never deleted: its number is that of its block.
+            let voice = kernel.upgrade().and_then(|kernel| kernel.voice().map(Arc::clone));
+            if let Some(Err(e)) = voice.map(|voice| voice.forget(addr.get())) {
+                // Then the inode is deleted when the kernel forgets it by itself.
+                tracing::debug!(node = addr.get(), "the kernel does not forget: {e}");
+            }
+        }));
     }
 
     /// Tells the kernel that attributes, and unless `offset` is negative pages, are no longer good; waits for the latter. False when
@@ -73,7 +86,11 @@ impl Kernel {
         match voice.inval_inode(node, offset) {
             Ok(knows) => Ok(knows),
             // Nothing is mounted any more.
-            Err(e) if [Errno::NODEV, Errno::NOTCONN, Errno::CONNABORTED].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {
+            Err(e)
+                if [Errno::NODEV, Errno::NOTCONN, Errno::CONNABORTED]
+                    .iter()
+                    .any(|n| e.raw_os_error() == Some(n.raw_os_error())) =>
+            {
                 Ok(true)
             }
             Err(e) => Err(e.into()),

@@ -25,6 +25,9 @@ pub(super) trait Voice: Send + Sync {
     /// Attributes of a node are no longer good, and unless `offset` is negative its pages neither. False when the kernel does not
     /// know it.
     fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool>;
+
+    /// The kernel should forget a node that it does not have open. Does not wait.
+    fn forget(&self, node: u64) -> io::Result<()>;
 }
 
 /// What we tell the kernel unasked, and what we must know for it.

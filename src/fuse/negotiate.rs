@@ -11,6 +11,11 @@ impl Voice for Notifier {
         // It does not say whether the kernel knows the node.
         Notifier::inval_inode(self, INodeNo(node), offset, 0).map(|()| true)
     }
+
+    fn forget(&self, _node: u64) -> io::Result<()> {
+        // The crate has no such notification, and no shared mounts, which alone need it.
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Asks the kernel for the features that the policy wants.

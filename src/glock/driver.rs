@@ -13,10 +13,13 @@ use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
 use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+/// How often one who waits with limited patience looks whether it has any left.
+const PATIENT_LOOKS: Duration = Duration::from_millis(2);
 
 const SLOW: u32 = 1 << 4;
 const ONE: u32 = 1 << 5;
@@ -35,6 +38,8 @@ pub(super) struct Shared<T: Protected> {
     pub(super) context: OnceLock<Weak<T::Context>>,
     pub(super) workers: Workers,
     pub(super) start: Instant,
+    /// See [`GlockTable::hold_at_most`](super::GlockTable).
+    pub(super) hold_ms: AtomicU64,
 }
 
 /// A cluster lock with the object it protects inside.
@@ -75,7 +80,9 @@ pub(super) struct Picture {
 
 impl<T: Protected> Glock<T> {
     pub(super) fn new(name: LockName, serial: u64, shared: Arc<Shared<T>>) -> Arc<Self> {
-        let machine = Machine::new(name.kind == LockKind::Inode, T::DRAINS);
+        let holds = name.kind == LockKind::Inode;
+        let hold = if holds { shared.hold_ms.load(Ordering::Relaxed) } else { 0 };
+        let machine = Machine::new(hold, T::DRAINS);
         Arc::new(Self {
             name,
             word: AtomicU32::new(0),
@@ -99,7 +106,15 @@ impl<T: Protected> Glock<T> {
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
     pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries, entry) }
+        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, (tries, entry), None) }
+    }
+
+    /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
+    pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
+        if self.acquire_fast(wants) {
+            return Ok(());
+        }
+        self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
@@ -132,7 +147,12 @@ impl<T: Protected> Glock<T> {
     }
 
     #[cold]
-    fn acquire_slowly(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
+    fn acquire_slowly(
+        self: &Arc<Self>,
+        wants: LockState,
+        (tries, entry): (bool, Entry),
+        patient: Option<&dyn Fn() -> bool>,
+    ) -> Result<()> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
@@ -155,8 +175,18 @@ impl<T: Protected> Glock<T> {
                 self.leave(slow);
                 return Err(must_wait);
             }
+            if patient.is_some_and(|patient| !patient()) {
+                slow.waiting.retain(|w| w.ticket != ticket);
+                slow.trim();
+                let slow = self.run(slow, Event::Abandon { ticket, cancel: true });
+                self.leave(slow);
+                return Err(Error::WouldBlock);
+            }
             self.leave(slow);
-            std::thread::park();
+            match patient {
+                None => std::thread::park(),
+                Some(_) => std::thread::park_timeout(PATIENT_LOOKS),
+            }
             slow = self.enter();
         }
     }
@@ -300,6 +330,11 @@ impl<T: Protected> Glock<T> {
         self.slow.lock().machine.state
     }
 
+    /// True when another node waits for us to give the lock up, wholly or in part.
+    pub fn is_demanded(&self) -> bool {
+        self.slow.lock().machine.demote.is_some()
+    }
+
     /// True when nobody holds, waits or changes anything, so that the glock may be dropped from the table: at once where
     /// nobody else can want the lock, and where others can only once it is unlocked.
     pub(super) fn may_drop(&self) -> bool {
@@ -333,6 +368,13 @@ impl<T: Protected> LockClient for Glock<T> {
     }
     fn blocking(self: Arc<Self>, ceiling: LockState) {
         self.tell(Event::Blocking { ceiling });
+        if T::HEEDS {
+            self.in_background(|glock| {
+                if let Ok(cx) = glock.context() {
+                    T::heed(glock.name, &cx);
+                }
+            });
+        }
     }
 }
 

@@ -11,11 +11,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 type ReadGuard<T> = ArcRwLockReadGuard<RawRwLock, Option<T>>;
-type WriteGuard<T> = ArcRwLockWriteGuard<RawRwLock, Option<T>>;
+pub(super) type WriteGuard<T> = ArcRwLockWriteGuard<RawRwLock, Option<T>>;
 
 /// One holder's share of a glock; given back when dropped.
-struct Hold<T: Protected> {
-    glock: Arc<Glock<T>>,
+pub(super) struct Hold<T: Protected> {
+    pub(super) glock: Arc<Glock<T>>,
 }
 
 impl<T: Protected> Drop for Hold<T> {
@@ -96,9 +96,14 @@ impl<T: Protected> Glock<T> {
         Ok(ExclusiveHolder { guard, hold, forget: false })
     }
 
-    fn hold(self: &Arc<Self>, state: LockState, tries: bool, entry: Entry) -> Result<Hold<T>> {
+    pub(super) fn hold(self: &Arc<Self>, state: LockState, tries: bool, entry: Entry) -> Result<Hold<T>> {
         self.acquire(state, tries, entry)?;
-        Ok(Hold { glock: Arc::clone(self) })
+        Ok(self.held())
+    }
+
+    /// For whoever has acquired the lock.
+    pub(super) fn held(self: &Arc<Self>) -> Hold<T> {
+        Hold { glock: Arc::clone(self) }
     }
 
     /// The object, read; instantiated when it is not there.
@@ -122,7 +127,7 @@ impl<T: Protected> Glock<T> {
         Ok(ArcRwLockWriteGuard::downgrade(guard))
     }
 
-    fn write(&self) -> Result<WriteGuard<T>> {
+    pub(super) fn write(&self) -> Result<WriteGuard<T>> {
         match self.object.try_write_arc() {
             Some(guard) => Ok(guard),
             None => {
@@ -133,7 +138,7 @@ impl<T: Protected> Glock<T> {
     }
 
     /// A holder whose object is there. (The parameters are dropped from the last on: the guard before the hold.)
-    fn filled(hold: Hold<T>, mut guard: WriteGuard<T>) -> Result<ExclusiveHolder<T>> {
+    pub(super) fn filled(hold: Hold<T>, mut guard: WriteGuard<T>) -> Result<ExclusiveHolder<T>> {
         if guard.is_none() {
             *guard = Some(T::instantiate(hold.glock.name(), &*hold.glock.context()?)?);
         }
@@ -171,6 +176,9 @@ impl<T: Protected> ExclusiveHolder<T> {
     /// The lock.
     pub fn glock(&self) -> &Arc<Glock<T>> {
         &self.hold.glock
+    }
+    pub(super) fn filled_with(hold: Hold<T>, guard: WriteGuard<T>) -> Self {
+        Self { guard, hold, forget: false }
     }
     /// Drops the object when the holder is dropped: the next holder reads it from disk/cache again (after a failed change).
     pub fn forget_object(&mut self) {

@@ -29,7 +29,7 @@ pub(super) type Millis = u64;
 /// Shortest time a lock is kept once it was got.
 const HOLD_MIN: Millis = 10;
 /// Longest time.
-const HOLD_MAX: Millis = 200;
+pub(super) const HOLD_MAX: Millis = 200;
 
 /// What the lock manager answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +148,8 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// An unlocked glock. `holds`: a minimum hold time applies (inodes). `drains`: the kernel may cache what it protects.
-    pub(super) fn new(holds: bool, drains: bool) -> Self {
+    /// An unlocked glock. `hold`: how long it is kept at least when it was got and is in use (inodes). `drains`: the kernel may cache what it protects.
+    pub(super) fn new(hold: Millis, drains: bool) -> Self {
         Self {
             state: Unlocked,
             held: (Unlocked, 0),
@@ -158,7 +158,7 @@ impl Machine {
             phase: Phase::Idle,
             owed: false,
             acquired: 0,
-            hold: if holds { HOLD_MAX } else { 0 },
+            hold,
             let_go: false,
             drains,
             tainted: false,

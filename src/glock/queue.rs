@@ -78,9 +78,10 @@ impl Queue {
     }
     /// Takes out the first one that a drain waits for, if it may be granted.
     pub(super) fn pop_drain_holder(&mut self, state: LockState, held: LockState) -> Option<Waiter> {
-        let at = self.waiters.iter().position(|w| {
-            w.entry != Entry::Ordinary && state.permits(w.wants) && held.coexists(w.wants)
-        })?;
+        let at = self
+            .waiters
+            .iter()
+            .position(|w| w.entry != Entry::Ordinary && state.permits(w.wants) && held.coexists(w.wants))?;
         let waiter = self.waiters.remove(at);
         self.trim();
         waiter

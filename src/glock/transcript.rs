@@ -1,7 +1,7 @@
 //! Plays `tests/glock/*.txt` against the machine: a line at the margin is an event, the indented lines below it are what the
 //! machine says. `REWRITE=1 cargo test transcripts` writes what it says now into the files, for review as a diff.
 
-use super::machine::{Effect, Event, Machine, Millis, Refusal, Reply};
+use super::machine::{Effect, Event, HOLD_MAX, Machine, Millis, Refusal, Reply};
 use super::mode::LockState;
 use super::queue::{Entry, Ticket, Waiter};
 
@@ -18,17 +18,19 @@ fn state(word: &str) -> LockState {
 fn event(words: &[&str]) -> Event {
     let ticket = |w: &str| Ticket(w.parse().expect("a ticket number"));
     match *words {
-        ["want", t, s] => Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false, entry: Entry::Ordinary }),
-        ["fill", t, s] => {
-            Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false, entry: Entry::Fill })
+        ["want", t, s] => {
+            Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false, entry: Entry::Ordinary })
         }
+        ["fill", t, s] => Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false, entry: Entry::Fill }),
         ["write-back", t] => Event::Want(Waiter {
             ticket: ticket(t),
             wants: LockState::Exclusive,
             tries: false,
             entry: Entry::WriteBack,
         }),
-        ["try", t, s] => Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: true, entry: Entry::Ordinary }),
+        ["try", t, s] => {
+            Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: true, entry: Entry::Ordinary })
+        }
         ["release"] => Event::Released,
         ["abandon", t] => Event::Abandon { ticket: ticket(t), cancel: false },
         ["cancel", t] => Event::Abandon { ticket: ticket(t), cancel: true },
@@ -70,7 +72,7 @@ fn text(effect: Effect) -> String {
 }
 
 fn play(script: &str) -> String {
-    let mut machine = Machine::new(false, false);
+    let mut machine = Machine::new(0, false);
     let mut now: Millis = 0;
     let mut out = String::new();
     for line in script.lines() {
@@ -83,7 +85,7 @@ fn play(script: &str) -> String {
         match *words {
             [] => continue,
             ["glock", kind] => {
-                machine = Machine::new(kind == "inode", kind == "drained");
+                machine = Machine::new(if kind == "inode" { HOLD_MAX } else { 0 }, kind == "drained");
                 now = 0;
                 continue;
             }

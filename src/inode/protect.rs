@@ -9,6 +9,7 @@ use crate::ids::{BlockAddr, LockName};
 impl Protected for Inode {
     type Context = Volume;
     const DRAINS: bool = true;
+    const HAS_LVB: bool = true;
 
     /// Reads and checks the dinode. That the bitmap agrees is not checked: for an address from a directory entry it does, and
     /// a look at it would cost another lock.
@@ -39,6 +40,11 @@ impl Protected for Inode {
 
     fn sync(name: LockName, object: &mut Self, cx: &Volume) -> Result<()> {
         cx.rgrps.release(&mut object.resv);
+        Self::sync_without(name, cx)
+    }
+
+    /// The object is not needed, and may not be there to be read: the inode may be gone.
+    fn sync_without(name: LockName, cx: &Volume) -> Result<()> {
         if cx.options.read_only {
             return Ok(());
         }
@@ -47,6 +53,9 @@ impl Protected for Inode {
 
     fn invalidate(name: LockName, cx: &Volume) {
         cx.cache.invalidate(name);
+        if let Some(lost) = cx.lost.get() {
+            lost(name);
+        }
     }
 
     fn describe(&self) -> Option<String> {

@@ -161,7 +161,9 @@ mod tests {
         ranges.put(lock(1, 50, 59, true));
         ranges.put(lock(1, 10, 19, true));
         assert_eq!(ranges.0, [lock(1, 0, 99, true)]);
-        assert!(ranges.conflict(&lock(2, 99, 200, false)).is_some() && ranges.conflict(&lock(2, 100, 200, true)).is_none());
+        assert!(
+            ranges.conflict(&lock(2, 99, 200, false)).is_some() && ranges.conflict(&lock(2, 100, 200, true)).is_none()
+        );
     }
 
     /// Against a byte for each byte.
@@ -177,7 +179,11 @@ mod tests {
             let start = random(32);
             let l = lock(1, start, start + random(32 - start), random(2) == 1);
             let on = random(3) > 0;
-            if on { ranges.put(l) } else { ranges.cut(&l) }
+            if on {
+                ranges.put(l)
+            } else {
+                ranges.cut(&l)
+            }
             map[l.start as usize..=l.end as usize].fill(on.then_some(l.exclusive));
             for (at, cell) in (0..).zip(&map) {
                 let has = ranges.0.iter().find(|r| r.start <= at && at <= r.end).map(|r| r.exclusive);
@@ -197,7 +203,10 @@ mod tests {
         assert_eq!((granted(&second), granted(&third)), (None, Some(false)));
         locks.unlock(lock(1, 5, 9, true), Box::new(|_| {}));
         assert_eq!(granted(&second), Some(true));
-        locks.get(lock(5, 0, 100, true), Box::new(|found| assert_eq!(found.expect("no error"), Some(lock(1, 0, 4, true)))));
+        locks.get(
+            lock(5, 0, 100, true),
+            Box::new(|found| assert_eq!(found.expect("no error"), Some(lock(1, 0, 4, true)))),
+        );
         locks.close(lock(1, 0, 0, true).inode, 1);
         locks.close(lock(1, 0, 0, true).inode, 2);
         assert!(locks.files.lock().is_empty());

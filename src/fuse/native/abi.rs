@@ -67,6 +67,7 @@ messages! {
         fragment_size: u32, padding: u32, spare: [u32; 6],
     }
     Dirent = 24 { ino: u64, next: u64, name_len: u32, kind: u32 }
+    PruneOut = 16 { count: u32, padding: u32, spare: u64 }
     InvalInodeOut = 24 { node: u64, offset: i64, len: i64 }
 }
 
@@ -128,3 +129,5 @@ pub(super) const FOPEN_KEEP_CACHE: u32 = 1 << 1;
 pub(super) const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 /// Notification: attributes, and unless the offset is negative pages, are no longer good.
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
+/// Notification: names of these inodes that nobody uses are to be forgotten (from protocol 7.45 on).
+pub(super) const NOTIFY_PRUNE: i32 = 9;

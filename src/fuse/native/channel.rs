@@ -1,6 +1,6 @@
 //! The open /dev/fuse: requests come out of it, answers and notifications go in.
 
-use super::abi::{InvalInodeOut, NOTIFY_INVAL_INODE, OutHeader};
+use super::abi::{InvalInodeOut, NOTIFY_INVAL_INODE, NOTIFY_PRUNE, OutHeader, PruneOut};
 use crate::fuse::kernel::Voice;
 use rustix::io::Errno;
 use std::fs::File;
@@ -63,5 +63,10 @@ impl Voice for Channel {
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn forget(&self, node: u64) -> io::Result<()> {
+        let what = PruneOut { count: 1, ..PruneOut::default() };
+        Ok(self.send(0, NOTIFY_PRUNE, &[what.as_bytes(), node.as_bytes()])?)
     }
 }
