@@ -207,6 +207,8 @@ impl Traffic {
                     let lock = locks.lock(b"baton", Mode::Ex).await.expect("lock");
                     locks.unlock(lock).await.expect("unlock");
                     rounds.fetch_add(1, Ordering::Relaxed);
+                    // A lock that is free and mastered here is granted without waiting.
+                    tokio::task::yield_now().await;
                 }
             })
         });
@@ -319,7 +321,9 @@ async fn secret_connections_may_break() {
         nodes[round % 2].break_connections();
     }
     traffic.goes_on().await;
-    traffic.end().await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), traffic.end()).await;
+    let state = || nodes.iter().zip(&spaces).map(|(n, s)| format!("{:?} {}", n.counters(), s.space().dump()));
+    assert!(ended.is_ok(), "traffic hangs: {:?}", state().collect::<Vec<_>>());
     for node in nodes {
         node.shutdown().await;
     }
