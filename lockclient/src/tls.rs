@@ -11,7 +11,7 @@
 
 pub mod seal;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use crate::ids::NodeId;
 use rustls::client::{Resumption, verify_server_name};

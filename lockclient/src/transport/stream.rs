@@ -46,7 +46,7 @@ impl Stream {
     }
 
     /// Shakes hands. The caller limits the time, and looks at the certificate.
-    pub(super) async fn secret(tcp: TcpStream, mut tls: Connection) -> io::Result<Stream> {
+    pub(crate) async fn secret(tcp: TcpStream, mut tls: Connection) -> io::Result<Stream> {
         tls.set_buffer_limit(Some(SECRET_MAX));
         loop {
             match push(&mut tls, &tcp) {
