@@ -22,7 +22,9 @@
 //!    journal waits, in a generation not older than that.
 //! 3. The death of the lock's master can bring an older value of the block back (of two copies of equal number the lock service
 //!    takes either, dlm.md 1.10). Whoever sees a generation older than one it saw before notes again what waited then.
-//! 4. A bit is struck out only after a replay succeeded here, and only if no newer generation is on its way.
+//! 4. A replay counts for deaths before it alone: it is reported before the journal's lock is given up, and forgotten when the
+//!    journal's owner fails.
+//! 5. A bit is struck out only after a replay succeeded here, and only if no newer generation is on its way.
 
 mod block;
 mod mounting;
@@ -218,11 +220,7 @@ impl Control {
         match event {
             Event::Prepare | Event::SlotFailed(_) | Event::Done { .. } if self.withdrawn => {}
             Event::Prepare => self.prepare(&mut out),
-            Event::SlotFailed(slot) => {
-                if let Some(noted) = usize::from(slot).checked_sub(1).and_then(|jid| self.submit.get_mut(jid)) {
-                    *noted = self.block;
-                }
-            }
+            Event::SlotFailed(slot) => self.failed(slot),
             Event::Done { our_slot, largest, generation } => self.done(our_slot, largest, generation, &mut out),
             Event::Mount => self.begin_mount(&mut out),
             Event::Stop => self.stop(&mut out),
@@ -258,6 +256,15 @@ impl Control {
         self.recovering = true;
         if self.mount_done && !self.first_mount {
             self.hold(out);
+        }
+    }
+
+    fn failed(&mut self, slot: u16) {
+        let Some(jid) = usize::from(slot).checked_sub(1) else { return };
+        if let (Some(submitted), Some(replayed)) = (self.submit.get_mut(jid), self.replayed.get_mut(jid)) {
+            *submitted = self.block;
+            // If we have replayed this journal it was before its owner had it.
+            *replayed = false;
         }
     }
 

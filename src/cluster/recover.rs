@@ -24,15 +24,16 @@ pub(super) fn run(core: &Arc<Core>) {
                 core.feed(event);
             }
             Job::Recover(jid) => {
-                let success = recover(core, Jid(jid));
-                core.feed(Event::Recovered { jid, success });
+                if !recover(core, Jid(jid)) {
+                    core.feed(Event::Recovered { jid, success: false });
+                }
             }
             Job::RecoverOthers => recover_others(core),
         }
     }
 }
 
-/// Replays the journal of a dead node, unless its owner lives after all or another node is at it.
+/// Replays the journal of a dead node and says so, unless its owner lives after all or another node is at it.
 fn recover(core: &Arc<Core>, jid: Jid) -> bool {
     if core.withdrawn.load(Ordering::Acquire) {
         return false;
@@ -52,6 +53,10 @@ fn recover(core: &Arc<Core>, jid: Jid) -> bool {
                 Ok(()) => tracing::info!("journal {} is replayed", jid.0),
                 Err(e) => tracing::error!("journal {}: {e}", jid.0),
             }
+            if outcome.is_ok() {
+                // Before the next owner can have it.
+                core.feed(Event::Recovered { jid: jid.0, success: true });
+            }
             lock.unlock(&core.dlm);
             outcome.is_ok()
         }
@@ -69,8 +74,6 @@ fn recover_others(core: &Arc<Core>) {
     let Some(journals) = core.recovery().map(|r| r.journals()) else { return };
     for jid in (0..journals).filter(|jid| core.jid() != Some(Jid(*jid))) {
         // A journal that is in use is its owner's affair: no second try, unless the machine says so.
-        if recover(core, Jid(jid)) {
-            core.feed(Event::Recovered { jid, success: true });
-        }
+        recover(core, Jid(jid));
     }
 }

@@ -51,9 +51,11 @@ fn s67_two_die_one_after_the_other_and_a_replay_fails() {
     let mut members = lab.members();
     let dead: Vec<Member> = members.drain(..2).collect();
     let jids: Vec<u32> = dead.iter().map(Member::jid).collect();
+    for victim in &dead {
+        drop(victim.table(10).get(name(u64::from(victim.jid()) + 1)).exclusive().expect("granted"));
+    }
     lab.disk.broken.store(true, Ordering::SeqCst);
     for victim in dead {
-        drop(victim.table(10).get(name(u64::from(victim.jid()) + 1)).exclusive().expect("granted"));
         victim.crash();
         std::thread::sleep(Duration::from_millis(300));
     }

@@ -32,10 +32,10 @@ fn s65_three_nodes_race_and_one_is_first() {
 #[test]
 fn s65_the_first_mounter_dies_before_it_is_done() {
     let lab = Lab::new(3);
-    let first = lab.join(&lab.node(1)).expect("joined");
+    // Two of three are needed before anything begins.
+    let (nodes, first) = ([lab.node(2), lab.node(3)], lab.join(&lab.node(1)).expect("joined"));
     assert_eq!(first.cluster.mounter(), Mounter::First);
     lab.disk.soil(first.jid());
-    let nodes = [lab.node(2), lab.node(3)];
     std::thread::scope(|scope| {
         let others: Vec<_> = nodes.iter().map(|node| scope.spawn(|| lab.mount(node))).collect();
         std::thread::sleep(Duration::from_millis(700));
@@ -51,8 +51,8 @@ fn s65_the_first_mounter_dies_before_it_is_done() {
 #[test]
 fn s66_a_node_dies_while_another_mounts() {
     let lab = Lab::new(3);
-    let (a, b) = (lab.mount(&lab.node(1)), lab.node(2));
-    let _third = lab.node(3);
+    let (b, _third) = (lab.node(2), lab.node(3));
+    let a = lab.mount(&lab.node(1));
     let b = lab.join(&b).expect("joined");
     assert_eq!(b.cluster.mounter(), Mounter::Joining);
     // All who could replay the journal of `a` are gone, and `b` cannot yet.
