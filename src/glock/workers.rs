@@ -85,7 +85,8 @@ impl Inner {
             jobs.idle += 1;
             let over = self.bell.wait_until(&mut jobs, until).timed_out();
             jobs.idle -= 1;
-            if over && jobs.ready.is_empty() && (jobs.timed.is_empty() || jobs.idle > 0) {
+            // A thread that has waited for a timed job does it: another one may be waiting for longer.
+            if over && jobs.ready.is_empty() && jobs.timed.is_empty() {
                 break;
             }
         }
