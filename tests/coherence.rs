@@ -170,6 +170,7 @@ fn a_file_under_a_lock() {
     let said: Vec<String> = pair.on.iter_mut().chain(&mut others).map(|p| pair.rig.answer(p)).collect();
     println!("rounds {said:?}");
     assert!(said.iter().all(|s| s.parse::<u64>().is_ok_and(|n| n > 0)), "{said:?}");
+    drop(others);
     pair.finish();
 }
 
@@ -332,6 +333,7 @@ fn anything_at_once() {
     let said: Vec<String> = pair.on.iter_mut().chain(&mut others).map(|p| pair.rig.answer(p)).collect();
     println!("operations {said:?}");
     assert!(said.iter().all(|s| s.parse::<u64>().is_ok_and(|n| n > 0)), "{said:?}");
+    drop(others);
     pair.finish();
 }
 

@@ -102,8 +102,9 @@ impl Inner {
             jobs.idle += 1;
             let over = self.bell.wait_until(&mut jobs, until).timed_out();
             jobs.idle -= 1;
-            // A thread that has waited for a timed job does it: another one may be waiting for longer.
-            if over && jobs.ready.is_empty() && jobs.timed.is_empty() {
+            let due = jobs.timed.first_key_value().is_some_and(|(&(at, _), _)| at <= Instant::now());
+            if over && jobs.ready.is_empty() && !due && (jobs.timed.is_empty() || jobs.idle > 0) {
+                self.watch_on(&mut jobs);
                 break;
             }
         }
