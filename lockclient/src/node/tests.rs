@@ -1,5 +1,7 @@
 //! Whole nodes on loopback addresses: sockets, threads and all.
 
+mod stopped;
+
 use super::*;
 use crate::client::{LockError, Locks};
 use crate::flags::LockFlags;
