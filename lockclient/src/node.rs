@@ -441,7 +441,7 @@ impl Driver {
                         tracing::error!(%from, %error, "frame cannot be sent");
                     }
                 }
-                (None, Frame::Msg(_)) => {}
+                (None, Frame::Msg(_) | Frame::Plock(_)) => {}
             }
         }
     }

@@ -348,7 +348,7 @@ impl Fixed {
         });
         let living = self.config.nodes.iter().filter(|node| self.lives(**node));
         let cluster = living.filter_map(|node| Some((*node, self.incarnation(*node)?))).collect();
-        Start { members: members.collect(), cluster }
+        Start { members: members.collect(), cluster, round: view.round() }
     }
 
     /// Leaves a lockspace once nobody counts on us any more.

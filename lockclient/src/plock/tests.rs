@@ -7,7 +7,7 @@ const WHOLE: u64 = i64::MAX as u64;
 
 fn request(op: PlockOp, node: u32, start: u64, end: u64, exclusive: bool, wait: bool) -> PlockRequest {
     let (pid, owner, number, close) = (1, 1, 7, false);
-    PlockRequest { op, exclusive, wait, close, pid, node: NodeId(node), number, start, end, owner }
+    PlockRequest { op, exclusive, wait, close, pid, node: NodeId(node), number, start, end, owner, ticket: 0 }
 }
 
 fn lock(node: u32, start: u64, end: u64, exclusive: bool) -> PlockRequest {

@@ -20,6 +20,21 @@ pub struct View {
     pub members: Vec<(NodeId, u64, u64)>,
 }
 
+impl View {
+    /// A number for this view that no other view has, in this life of the cluster or another (64-bit FNV-1a); not 0.
+    pub fn round(&self) -> u64 {
+        let mut bytes = Vec::new();
+        put(&mut bytes, &(self.number, self.leader.0));
+        for (node, incarnation, join) in &self.members {
+            put(&mut bytes, &RawMember { node: node.0, incarnation: *incarnation, join: *join });
+        }
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hash.max(1)
+    }
+}
+
 /// What a node says about one lockspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinedSpace {
