@@ -6,6 +6,7 @@
 //! callbacks into one queue to the lockspace's callback thread. Clients are never called from inside a call of theirs.
 
 mod peer;
+pub mod plocks;
 pub mod space;
 #[cfg(test)]
 mod tests;

@@ -301,15 +301,15 @@ impl PlockTable {
         }
     }
 
-    /// A node is gone, at this point in the order of messages.
-    pub fn purge(&mut self, node: NodeId) -> Vec<PlockResult> {
+    /// Nodes are gone, at this point in the order of messages: all at once, or what one leaves would go to another.
+    pub fn purge(&mut self, nodes: &[NodeId]) -> Vec<PlockResult> {
         let mut results = Vec::new();
         let numbers: Vec<u64> = self.files.keys().copied().collect();
         for number in numbers {
             if let Some(file) = self.files.get_mut(&number) {
                 let before = file.size();
-                file.locks.retain(|lock| lock.node != node);
-                file.waiters.retain(|waiter| waiter.node != node);
+                file.locks.retain(|lock| !nodes.contains(&lock.node));
+                file.waiters.retain(|waiter| !nodes.contains(&waiter.node));
                 file.serve(&mut results);
                 self.size = self.size - before + file.size();
             }

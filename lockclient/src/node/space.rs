@@ -5,11 +5,13 @@
 //! later, from one thread per lockspace, in the order in which it arose.
 
 use super::Outbound;
+use super::plocks::{Done, Plocks};
 use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::{LockFlags, StatusFlags};
-use crate::frame::Slot;
+use crate::frame::{Frame, Slot};
 use crate::ids::{LockId, Name, NodeId};
 use crate::mode::Mode;
+use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -77,6 +79,8 @@ pub(crate) enum Callback {
         generation: u32,
     },
     Expelled,
+    /// A byte-range request has ended.
+    Plock(Done, PlockAnswer),
     /// Answered when everything before it has been told.
     Barrier(oneshot::Sender<()>),
 }
@@ -88,7 +92,8 @@ pub(crate) struct Shared {
     node: NodeId,
     engine: Mutex<Engine>,
     begun: Instant,
-    outbound: UnboundedSender<Outbound>,
+    pub(super) outbound: UnboundedSender<Outbound>,
+    pub(super) plocks: Mutex<Plocks>,
     callbacks: Mutex<Option<Sender<Callback>>>,
     /// Callbacks that have been queued and have not returned.
     untold: Arc<AtomicU64>,
@@ -120,6 +125,7 @@ impl Shared {
             name: name.to_owned(),
             id,
             node: config.node,
+            plocks: Mutex::new(Plocks::new(config.node, config.first_sequence)),
             engine: Mutex::new(Engine::new(config)),
             begun,
             outbound,
@@ -155,13 +161,23 @@ impl Shared {
     /// Nothing is accepted and nothing is told any more.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.plock_end();
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Something happened: passes on what follows from it.
     pub(crate) fn feed(&self, event: Event) {
+        let event = match event {
+            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame),
+            other => other,
+        };
         let now = self.now();
         let mut engine = self.engine();
+        match &event {
+            Event::Stop => self.plock_stop(),
+            Event::Start(start) => self.plock_prepare(start),
+            _ => {}
+        }
         engine.handle(event, now);
         while let Some(effect) = engine.next_effect() {
             self.pass_on(effect);
@@ -187,6 +203,7 @@ impl Shared {
             Effect::SlotFailed(slot) => self.callback(Callback::SlotFailed(slot)),
             Effect::Recovered { slots, our_slot, generation } => {
                 self.callback(Callback::Recovered { slots, our_slot, generation });
+                self.plock_start();
                 outbound(Outbound::Recovered(self.id));
             }
             Effect::RecoveryFailed(_) => outbound(Outbound::RecoveryFailed(self.id)),
@@ -232,6 +249,7 @@ fn tell(client: &dyn LockClient, callback: Callback) {
         Callback::SlotFailed(slot) => client.slot_failed(slot),
         Callback::Recovered { slots, our_slot, generation } => client.recovered(&slots, our_slot, generation),
         Callback::Expelled => client.expelled(),
+        Callback::Plock(done, answer) => done.tell(answer),
         Callback::Barrier(told) => {
             // Whoever waited may have ended.
             let _gone = told.send(());
@@ -259,7 +277,7 @@ pub struct LockRequest<'a> {
 /// A handle on a lockspace.
 #[derive(Clone)]
 pub struct LockSpace {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl LockSpace {

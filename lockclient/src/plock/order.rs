@@ -265,7 +265,7 @@ impl Order {
         let own = (self.node, self.life, self.reached());
         let mut greeted = BTreeMap::from([(self.node, own)]);
         for (node, (of, greeting)) in std::mem::take(&mut self.early) {
-            if of == round && self.members.contains(&node) {
+            if self.is_current(of) && self.members.contains(&node) {
                 greeted.insert(node, greeting);
             }
         }
@@ -290,10 +290,7 @@ impl Order {
             return self.hello(from, frame.round, (from, life, reached));
         }
         let stopped = matches!(self.phase, Phase::Stopped | Phase::Refusing);
-        let stale = frame.round != self.round;
-        #[cfg(test)]
-        let stale = stale && self.mutation != Some(Mutation::MixRounds);
-        if stale || stopped || !self.members.contains(&from) || from == self.node {
+        if !self.is_current(frame.round) || stopped || !self.members.contains(&from) || from == self.node {
             return self.dropped += 1;
         }
         match frame.body {
@@ -314,8 +311,16 @@ impl Order {
         }
     }
 
+    fn is_current(&self, round: u64) -> bool {
+        #[cfg(test)]
+        if self.mutation == Some(Mutation::MixRounds) {
+            return true;
+        }
+        round == self.round
+    }
+
     fn hello(&mut self, from: NodeId, round: u64, greeting: Greeting) {
-        let current = round == self.round && self.members.contains(&from);
+        let current = self.is_current(round) && self.members.contains(&from);
         match &mut self.phase {
             Phase::Greeting(greeted) if current => {
                 greeted.insert(from, greeting);

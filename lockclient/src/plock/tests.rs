@@ -63,10 +63,8 @@ fn conflicts_wait_or_fail_and_waiters_are_served() {
     let results = table.deliver(request(PlockOp::Unlock, 1, 0, 50, false, false));
     let served: Vec<u32> = results.iter().map(|r| r.request.node.0).collect();
     assert_eq!(served, [1, 2, 3]);
-    assert_eq!(table.purge(NodeId(1)), [PlockResult { request: apart, answer: PlockAnswer::Done }]);
-    for node in [2, 3, 4] {
-        table.purge(NodeId(node));
-    }
+    assert_eq!(table.purge(&[NodeId(1)]), [PlockResult { request: apart, answer: PlockAnswer::Done }]);
+    table.purge(&[2, 3, 4].map(NodeId));
     assert!(!table.knows(7));
 }
 

@@ -51,7 +51,7 @@ impl State {
         session.last = local;
         let ticket = if request.op == PlockOp::Lock { local } else { request.ticket };
         let results = self.table.deliver(PlockRequest { node, ticket, ..request });
-        self.keep(&results, (node, local));
+        self.keep(&results, local);
         results
     }
 
@@ -68,17 +68,15 @@ impl State {
             let session = self.sessions.entry(*node).or_insert_with(|| Session { life: *life, ..Session::default() });
             session.forget(reached.unwrap_or(0));
         }
-        for node in lost {
-            let results = self.table.purge(node);
-            self.keep(&results, (NodeId::NONE, 0));
-        }
+        let results = self.table.purge(&lost);
+        self.keep(&results, 0);
     }
 
     /// Keeps answers until the nodes they are for say that they have come this far. `asked` is the request just
     /// carried out; all other answers are for requests that waited.
-    fn keep(&mut self, results: &[PlockResult], asked: (NodeId, u64)) {
+    fn keep(&mut self, results: &[PlockResult], asked: u64) {
         for result in results {
-            let local = local_number(result, asked.1);
+            let local = local_number(result, asked);
             if let Some(session) = self.sessions.get_mut(&result.request.node) {
                 session.answers.push_back((self.number, local, result.answer));
             }

@@ -18,11 +18,13 @@ pub(super) struct Client {
     /// By inode, then byte: as the client has been told.
     pub(super) held: Vec<[Byte; BYTES]>,
     pub(super) outstanding: Option<(u64, PlockAsk)>,
+    /// What is outstanding will be gone by the time its answer comes: the inode has been closed since.
+    void: bool,
 }
 
 impl Client {
     pub(super) fn new(owner: u64) -> Client {
-        Client { owner, held: vec![[0; BYTES]; INODES as usize], outstanding: None }
+        Client { owner, held: vec![[0; BYTES]; INODES as usize], outstanding: None, void: false }
     }
 
     /// Something new, if nothing is outstanding; else perhaps a cancel.
@@ -54,6 +56,7 @@ impl Client {
     pub(super) fn close(&mut self, order: &mut Order, number: u64) {
         order.close(number, self.owner);
         self.held[number as usize] = [0; BYTES];
+        self.void |= self.outstanding.is_some_and(|(_, ask)| ask.number == number);
     }
 
     /// What is certainly held: during a change, the weaker of before and after.
@@ -69,7 +72,9 @@ impl Client {
     pub(super) fn answered(&mut self, local: u64, answer: PlockAnswer) -> bool {
         let Some((expected, ask)) = self.outstanding.take() else { panic!("answer {local} to nothing") };
         assert_eq!(expected, local, "an answer to something else");
+        let void = std::mem::take(&mut self.void);
         match (ask.op, answer) {
+            (PlockOp::Lock, PlockAnswer::Done) if void => {}
             (PlockOp::Lock | PlockOp::Unlock, PlockAnswer::Done) => {
                 for byte in (0..BYTES).filter(|byte| covers(&ask, *byte)) {
                     self.held[ask.number as usize][byte] = wanted(&ask).unwrap_or(0);

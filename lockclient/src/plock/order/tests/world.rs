@@ -3,7 +3,7 @@
 use super::clients::{BYTES, Client, INODES, OWNERS};
 use crate::ids::NodeId;
 use crate::plock::order::state::State;
-use crate::plock::order::{Mutation, Order, OrderEffect, OrderFrame, Phase};
+use crate::plock::order::{Mutation, Order, OrderBody, OrderEffect, OrderFrame};
 use crate::sim::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -35,6 +35,7 @@ pub(super) struct World {
     mutation: Option<Mutation>,
     pub(super) rounds: u64,
     pub(super) granted: u64,
+    answers: u64,
     /// Answers that came while a state was adopted.
     pub(super) late_answers: u64,
 }
@@ -53,6 +54,7 @@ impl World {
             mutation,
             rounds: 0,
             granted: 0,
+            answers: 0,
             late_answers: 0,
         };
         (1..=count).for_each(|node| world.join(node));
@@ -117,8 +119,12 @@ impl World {
         let Some((from, to)) = rng.pick(&links).copied() else { return false };
         let frame = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front);
         if let (Some(frame), Some(member)) = (frame, self.members.get_mut(&to)) {
+            let (adopting, before) = (matches!(frame.body, OrderBody::Piece { .. }), self.answers);
             member.order.receive(NodeId(from), frame);
             self.effects(to);
+            if adopting {
+                self.late_answers += self.answers - before;
+            }
         }
         true
     }
@@ -162,7 +168,7 @@ impl World {
     /// Carries out what a node wants done, and checks what can be checked.
     pub(super) fn effects(&mut self, node: u32) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        let mut granted = Vec::new();
+        let mut granted = 0;
         while let Some(effect) = member.order.next_effect() {
             match effect {
                 OrderEffect::Send { to, frame } => {
@@ -173,26 +179,22 @@ impl World {
                 OrderEffect::Answer(local, answer) => {
                     let its = |client: &&mut Client| client.outstanding.is_some_and(|(number, _)| number == local);
                     let Some(client) = member.clients.iter_mut().find(its) else { panic!("answered twice: {local}") };
+                    self.answers += 1;
                     if client.answered(local, answer) {
-                        granted.push(client.owner);
+                        granted += 1;
                     }
                 }
             }
         }
-        let adopted = matches!(member.order.phase, Phase::Running { source } if source.0 != node);
-        self.granted += granted.len() as u64;
-        self.check_state(node, adopted, granted.len() as u64);
+        self.granted += granted;
+        self.check_state(node);
         self.check_exclusion();
     }
 
-    fn check_state(&mut self, node: u32, adopted: bool, granted: u64) {
+    fn check_state(&mut self, node: u32) {
         let Some(state) = self.members.get(&node).and_then(|m| m.order.state.as_ref()) else { return };
         let known = self.states.entry(state.number).or_insert_with(|| state.clone());
         assert_eq!(known, state, "node {node} differs at {}", state.number);
-        // More than one answer of one frame can only come from an adopted state or a chain of waiters.
-        if adopted && granted > 1 {
-            self.late_answers += 1;
-        }
     }
 
     fn check_exclusion(&self) {
