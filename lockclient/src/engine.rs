@@ -26,6 +26,7 @@ mod convert;
 mod directory;
 mod dump;
 mod event;
+mod inspect;
 pub(crate) mod grant;
 pub(crate) mod lock;
 mod reply;

@@ -15,6 +15,7 @@ use crate::engine::{Config, Event};
 use crate::fence::{FenceDevice, fence};
 use crate::frame::Frame;
 use crate::ids::{NodeId, lockspace_id};
+use crate::inspect::NodeView;
 use crate::membership::{Membership, MembershipAction, MembershipEvent};
 use crate::midcomms::State;
 use crate::recovery::Start;
@@ -67,6 +68,7 @@ enum Command {
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<()>),
     BreakConnections,
+    Inspect(oneshot::Sender<NodeView>),
 }
 
 /// What engines want sent.
@@ -95,6 +97,7 @@ impl Node {
         let (outbound, outgoing) = unbounded_channel();
         let begun = Instant::now();
         let driver = Driver {
+            node: config.node,
             begun,
             commands: commands.clone(),
             transport,
@@ -147,6 +150,18 @@ impl Node {
         let _ended = self.commands.send(Command::BreakConnections);
     }
 
+    /// The state of the node, its peers and its lockspaces; `None` if it has ended. [`Node::inspector`] for threads.
+    pub async fn inspect(&self) -> Option<NodeView> {
+        let (answer, view) = oneshot::channel();
+        self.commands.send(Command::Inspect(answer)).ok()?;
+        view.await.ok()
+    }
+
+    /// A way to look at the node from any thread that may block, as long as it lives.
+    pub fn inspector(&self) -> Inspector {
+        Inspector(self.commands.clone())
+    }
+
     /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
     pub async fn shutdown(mut self) {
         let (done, answer) = oneshot::channel();
@@ -157,6 +172,19 @@ impl Node {
         self.task.abort();
         // The task has been told to end; that it was aborted is no news.
         let _aborted = (&mut self.task).await;
+    }
+}
+
+/// Looks at a node from outside of its tasks.
+#[derive(Clone)]
+pub struct Inspector(UnboundedSender<Command>);
+
+impl Inspector {
+    /// As [`Node::inspect`]; waits for the answer. Not to be called from a task.
+    pub fn inspect(&self) -> Option<NodeView> {
+        let (answer, view) = oneshot::channel();
+        self.0.send(Command::Inspect(answer)).ok()?;
+        view.blocking_recv().ok()
     }
 }
 
@@ -177,6 +205,7 @@ impl Drop for Spaces {
 }
 
 struct Driver {
+    node: NodeId,
     begun: Instant,
     commands: UnboundedSender<Command>,
     transport: Transport,
@@ -288,7 +317,21 @@ impl Driver {
             Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
             Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
             Command::Shutdown(_) => {}
+            Command::Inspect(answer) => {
+                // Whoever asked may have stopped waiting.
+                let _gone = answer.send(self.view());
+            }
             Command::BreakConnections => self.peers.keys().for_each(|node| self.transport.break_connection(*node)),
+        }
+    }
+
+    fn view(&self) -> NodeView {
+        NodeView {
+            node: self.node.0,
+            quorate: self.membership.is_quorate(),
+            membership: self.membership.view(),
+            peers: self.peers.iter().map(|(node, peer)| peer.view(*node)).collect(),
+            lockspaces: self.spaces.0.values().map(|shared| shared.view()).collect(),
         }
     }
 

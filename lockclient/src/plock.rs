@@ -203,16 +203,23 @@ impl File {
         }
     }
 
-    /// Serves the waiters that no longer conflict.
+    /// Serves the waiters that no longer conflict. One that is served may hold less than before (a shared lock over its
+    /// own exclusive one): then those who were passed over are looked at again. The daemons look once (dlm.md 4.11.6), and
+    /// leave such a waiter to wait for nothing; a table in one order with theirs would have to do the same.
     fn serve(&mut self, results: &mut Vec<PlockResult>) {
         let mut i = 0;
         while let Some(request) = self.waiters.get(i).copied() {
-            if self.conflict(&request.as_lock()).is_some() {
+            let lock = request.as_lock();
+            if self.conflict(&lock).is_some() {
                 i += 1;
                 continue;
             }
+            let weakens = |held: &Plock| held.has_owner_of(&lock) && held.overlaps(&lock) && held.exclusive;
             self.waiters.remove(i);
-            self.add(request.as_lock());
+            if !lock.exclusive && self.locks.iter().any(weakens) {
+                i = 0;
+            }
+            self.add(lock);
             results.push(PlockResult { request, answer: PlockAnswer::Done });
         }
     }

@@ -14,11 +14,13 @@
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
 //! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
 
+mod inspect;
 #[cfg(test)]
 mod tests;
 
 use super::{Membership, MembershipAction, MembershipEvent};
 use crate::ids::NodeId;
+use crate::inspect::MembershipView;
 use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -427,6 +429,10 @@ impl Membership for Fixed {
 
     fn wake_at(&self) -> Option<u64> {
         Some(self.next_beat.max(self.now + 1))
+    }
+
+    fn view(&self) -> MembershipView {
+        self.view()
     }
 
     fn is_quorate(&self) -> bool {

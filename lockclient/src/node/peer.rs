@@ -1,6 +1,7 @@
 //! A peer as the driver sees it: the conversation, and whether there is a connection for it.
 
 use crate::ids::NodeId;
+use crate::inspect::{PeerView, peer_view};
 use crate::midcomms::Midcomms;
 use crate::transport::Transport;
 
@@ -22,6 +23,15 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(node: NodeId, peer: NodeId) -> Peer {
         Peer { midcomms: Midcomms::new(node, peer), connection: Connection::None }
+    }
+
+    pub(super) fn view(&self, node: NodeId) -> PeerView {
+        let connection = match self.connection {
+            Connection::None => "none",
+            Connection::Wanted => "wanted",
+            Connection::Up => "up",
+        };
+        peer_view(node, connection, &self.midcomms)
     }
 
     pub(super) fn up(&mut self) {

@@ -10,6 +10,7 @@ use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::{LockFlags, StatusFlags};
 use crate::frame::{Frame, Slot};
 use crate::ids::{LockId, Name, NodeId};
+use crate::inspect::{ResourceView, SpaceView, plock_counts, space_view};
 use crate::mode::Mode;
 use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
@@ -156,6 +157,11 @@ impl Shared {
             // The thread ends after the last sender only.
             let _ended = callbacks.send(callback);
         }
+    }
+
+    pub(crate) fn view(&self) -> SpaceView {
+        let plocks = self.look_at_plocks(plock_counts);
+        space_view(&self.name, self.id, &self.engine(), plocks)
     }
 
     /// Nothing is accepted and nothing is told any more.
@@ -335,6 +341,16 @@ impl LockSpace {
     /// The state of the lockspace as text, for administrators.
     pub fn dump(&self) -> String {
         self.shared.engine().dump()
+    }
+
+    /// The state of the lockspace.
+    pub fn inspect(&self) -> SpaceView {
+        self.shared.view()
+    }
+
+    /// Every resource with its locks. Locking pauses meanwhile: some milliseconds for ten thousand locks.
+    pub fn lock_dump(&self) -> Vec<ResourceView> {
+        self.shared.engine().lock_dump()
     }
 
     /// Has the lockspace been left, or is the node gone?

@@ -68,6 +68,20 @@ fn conflicts_wait_or_fail_and_waiters_are_served() {
     assert!(!table.knows(7));
 }
 
+/// Found by `order`'s random schedules (seed 82679): the waiter in front waited for nothing.
+#[test]
+fn who_is_served_may_make_room_for_who_waits_in_front() {
+    let mut table = PlockTable::default();
+    table.deliver(lock(1, 0, 0, true));
+    table.deliver(lock(2, 1, 1, true));
+    let front = request(PlockOp::Lock, 3, 0, 0, false, true);
+    let weaker = request(PlockOp::Lock, 1, 0, 1, false, true);
+    assert!([front, weaker].iter().all(|r| table.deliver(*r).is_empty()));
+    let results = table.deliver(request(PlockOp::Unlock, 2, 1, 1, false, false));
+    let served: Vec<u32> = results.iter().map(|r| r.request.node.0).collect();
+    assert_eq!(served, [2, 1, 3]);
+}
+
 #[test]
 fn cancel_and_close_take_waiters_away() {
     let mut table = PlockTable::default();

@@ -88,6 +88,11 @@ async fn s64_between_nodes() {
     assert_eq!(third.plocks(), first.plocks());
     let (_, heir) = ask(&third, lock(7, 0, 9, true));
     let (_, mut other) = ask(&third, PlockAsk { owner: 3, ..lock(7, 15, 15, true) });
+    let view = nodes[2].as_ref().expect("runs").inspect().await.expect("runs");
+    assert_eq!((view.node, view.quorate, view.membership.nodes.len(), view.peers.len()), (3, true, 3, 2));
+    let space = &view.lockspaces[0];
+    assert_eq!((space.name.as_str(), space.running, space.members.len()), ("plocks", true, 3));
+    assert_eq!((space.plocks.source, space.plocks.size, space.plocks.outstanding), (Some(1), 5, 2));
     // The source of the round dies, with what it holds.
     assert_eq!(answer(ask(&third, lock(8, 0, 0, false)).1).await, PlockAnswer::Done);
     drop(nodes[0].take());
