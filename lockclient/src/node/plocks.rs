@@ -169,6 +169,12 @@ impl LockSpace {
         self.shared.drive(|order| order.cancel(handle.0));
     }
 
+    /// The newest request that asks for this lock (inode, owner, range, mode) and has not ended, for a client that keeps
+    /// no handles.
+    pub fn plock_find(&self, ask: &PlockAsk) -> Option<PlockHandle> {
+        self.shared.look_at_plocks(|order| order.find(ask)).map(PlockHandle)
+    }
+
     /// An owner has closed an inode, or its process has died: its locks there go, and what it waits for ends as
     /// `Interrupted`. Nothing is sent if it has neither.
     pub fn plock_close(&self, number: u64, owner: u64) {

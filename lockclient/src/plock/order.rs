@@ -169,6 +169,16 @@ impl Order {
         self.submit(request, false)
     }
 
+    /// The newest request to lock that asks for this and has not ended.
+    pub fn find(&self, ask: &PlockAsk) -> Option<u64> {
+        let is_it = |p: &Pending| {
+            let r = &p.request;
+            let (range, kind) = ((r.start, r.end, r.exclusive), r.op == PlockOp::Lock);
+            kind && (r.number, r.owner) == (ask.number, ask.owner) && range == (ask.start, ask.end, ask.exclusive)
+        };
+        self.pending.iter().rev().find(|(_, pending)| is_it(pending)).map(|(local, _)| *local)
+    }
+
     /// Gives a waiting request up. It ends as `Interrupted`, or with the answer that was faster.
     pub fn cancel(&mut self, local: u64) {
         let Some(pending) = self.pending.get(&local).copied() else { return };

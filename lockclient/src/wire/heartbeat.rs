@@ -164,3 +164,20 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     }
     Ok(Heartbeat { node: NodeId(raw.node), incarnation: raw.incarnation, cluster: raw.cluster, doubtful, spaces })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_named_by_all_of_its_view() {
+        let view = View { number: 3, leader: NodeId(1), members: vec![(NodeId(1), 7, 1), (NodeId(2), 9, 1)] };
+        // The same on every build: nodes of different builds must agree.
+        assert_eq!(view.round(), 0x98a5_baf7_6ea7_671a);
+        let mut others = vec![View { number: 4, ..view.clone() }, View { leader: NodeId(2), ..view.clone() }];
+        for member in [(NodeId(3), 9, 1), (NodeId(2), 8, 1), (NodeId(2), 9, 2)] {
+            others.push(View { members: vec![view.members[0], member], ..view.clone() });
+        }
+        assert!(others.iter().all(|other| other.round() != view.round() && other.round() != 0));
+    }
+}

@@ -71,6 +71,8 @@ async fn s64_between_nodes() {
     assert_eq!((held.node.0, held.pid, held.start, held.end), (1, 7, 0, 99));
     // A waiter that gives up, one that is served, one that closes.
     let (handle, waiting) = ask(&second, lock(7, 0, 0, true));
+    assert_eq!(second.plock_find(&lock(7, 0, 0, true)), Some(handle));
+    assert_eq!(second.plock_find(&lock(7, 0, 1, true)), None);
     second.plock_cancel(handle);
     assert_eq!(answer(waiting).await, PlockAnswer::Interrupted);
     let (_, served) = ask(&second, lock(7, 10, 19, true));
