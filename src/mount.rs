@@ -9,7 +9,7 @@
 //! | `cli` | the two helpers' command lines |
 //! | `options` | `-o` |
 //! | `daemon`, `log`, `rundir` | a mount's life, where it logs, where it leaves its pid |
-//! | `control`, `live`, `remount` | what it can be asked while it runs |
+//! | `control`, `live`, `remount`, `dlm` | what it can be asked while it runs |
 //! | `client` | asking it |
 //! | `umount`, `table` | unmounting; the kernel's table of mounts |
 
@@ -17,6 +17,7 @@ mod cli;
 mod client;
 mod control;
 mod daemon;
+mod dlm;
 mod live;
 mod log;
 mod options;

@@ -176,6 +176,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
         target: live_target,
         options: Mutex::new(options),
         atime,
+        dlm: None,
         changing: Mutex::default(),
     };
     let live = Arc::new(live);
