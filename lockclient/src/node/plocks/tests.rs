@@ -90,7 +90,15 @@ async fn s64_between_nodes() {
     assert_eq!(third.plocks(), first.plocks());
     let (_, heir) = ask(&third, lock(7, 0, 9, true));
     let (_, mut other) = ask(&third, PlockAsk { owner: 3, ..lock(7, 15, 15, true) });
-    let view = nodes[2].as_ref().expect("runs").inspect().await.expect("runs");
+    // The two requests come back from the source of the round before they stand in the table.
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let view = loop {
+        let view = nodes[2].as_ref().expect("runs").inspect().await.expect("runs");
+        if view.lockspaces[0].plocks.size == 5 || std::time::Instant::now() > deadline {
+            break view;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
     assert_eq!((view.node, view.quorate, view.membership.nodes.len(), view.peers.len()), (3, true, 3, 2));
     let space = &view.lockspaces[0];
     assert_eq!((space.name.as_str(), space.running, space.members.len()), ("plocks", true, 3));
