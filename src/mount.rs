@@ -11,7 +11,7 @@
 //! | `plan` | what must be right before anything is changed |
 //! | `cluster` | joining a cluster and leaving it |
 //! | `daemon`, `keeper`, `log`, `rundir` | a mount's life, its background work, where it logs, where it leaves its pid |
-//! | `control`, `live`, `remount` | what it can be asked while it runs |
+//! | `control`, `live`, `remount`, `dlm` | what it can be asked while it runs |
 //! | `client` | asking it |
 //! | `umount`, `table` | unmounting; the kernel's table of mounts |
 
@@ -20,6 +20,7 @@ mod client;
 mod cluster;
 mod control;
 mod daemon;
+mod dlm;
 mod keeper;
 mod live;
 mod log;

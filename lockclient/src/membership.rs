@@ -9,6 +9,7 @@
 pub mod fixed;
 
 use crate::ids::NodeId;
+use crate::inspect::MembershipView;
 use crate::recovery::Start;
 
 /// What happens to a membership.
@@ -70,6 +71,10 @@ pub trait Membership: Send {
     fn next_action(&mut self) -> Option<MembershipAction>;
     /// When [`MembershipEvent::Tick`] is wanted next.
     fn wake_at(&self) -> Option<u64>;
+    /// What an administrator sees of it.
+    fn view(&self) -> MembershipView {
+        MembershipView::default()
+    }
     /// Are there enough nodes to go on?
     fn is_quorate(&self) -> bool;
 }

@@ -372,5 +372,6 @@ fn brief_frame(frame: &Frame) -> String {
             m.extra.escape_ascii()
         ),
         Frame::Rcom(r) => format!("{:?} result {} id {} seq {}/{}", r.body, r.result, r.id, r.seq, r.seq_reply),
+        Frame::Plock(p) => format!("{p:?}"),
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Live {
     /// As they are now: a remount changes them. `lockproto` and `locktable` are always set.
     pub(super) options: Mutex<MountOptions>,
     pub(super) atime: Arc<AtimeSwitch>,
+    /// The lock manager, of a mount that has one.
+    pub(super) dlm: Option<super::dlm::Dlm>,
     /// Held by whoever freezes, thaws or remounts: one after the other.
     pub(super) changing: Mutex<()>,
     /// Our part in the cluster, until it is left; none with lock_nolock.

@@ -14,11 +14,13 @@
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
 //! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
 
+mod inspect;
 #[cfg(test)]
 mod tests;
 
 use super::{Membership, MembershipAction, MembershipEvent};
 use crate::ids::NodeId;
+use crate::inspect::MembershipView;
 use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -348,7 +350,7 @@ impl Fixed {
         });
         let living = self.config.nodes.iter().filter(|node| self.lives(**node));
         let cluster = living.filter_map(|node| Some((*node, self.incarnation(*node)?))).collect();
-        Start { members: members.collect(), cluster }
+        Start { members: members.collect(), cluster, round: view.round() }
     }
 
     /// Leaves a lockspace once nobody counts on us any more.
@@ -427,6 +429,10 @@ impl Membership for Fixed {
 
     fn wake_at(&self) -> Option<u64> {
         Some(self.next_beat.max(self.now + 1))
+    }
+
+    fn view(&self) -> MembershipView {
+        self.view()
     }
 
     fn is_quorate(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Whole nodes on loopback addresses: sockets, threads and all.
 
+mod stopped;
+
 use super::*;
 use crate::client::{LockError, Locks};
 use crate::flags::LockFlags;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Each cluster has its own addresses, so that tests can run side by side.
-struct Place {
+pub(super) struct Place {
     net: u8,
     count: u32,
 }
@@ -20,7 +22,7 @@ static NETS: AtomicU8 = AtomicU8::new(1);
 static LIVES: AtomicU64 = AtomicU64::new(1);
 
 impl Place {
-    fn new(count: u32) -> Place {
+    pub(super) fn new(count: u32) -> Place {
         Place { net: NETS.fetch_add(1, Ordering::Relaxed), count }
     }
 
@@ -29,7 +31,7 @@ impl Place {
         SocketAddr::from((Ipv4Addr::new(127, 100 + self.net, unique, node as u8), 21064))
     }
 
-    async fn node(&self, id: u32, unsafe_no_fencing: bool) -> Node {
+    pub(super) async fn node(&self, id: u32, unsafe_no_fencing: bool) -> Node {
         // The address of a node that has just died may be in use for a moment.
         let mut left = 50;
         loop {

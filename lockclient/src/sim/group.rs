@@ -92,7 +92,7 @@ impl World {
                     incarnation: self.nodes.get(member).map_or(0, |node| node.incarnation),
                     new: node.known.get(member) != Some(serial),
                 };
-                let start = Start { members: members.iter().map(describe).collect(), cluster };
+                let start = Start { members: members.iter().map(describe).collect(), cluster, round: 0 };
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.started = node.seen;
                     node.known = members;

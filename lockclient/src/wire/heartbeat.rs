@@ -20,6 +20,21 @@ pub struct View {
     pub members: Vec<(NodeId, u64, u64)>,
 }
 
+impl View {
+    /// A number for this view that no other view has, in this life of the cluster or another (64-bit FNV-1a); not 0.
+    pub fn round(&self) -> u64 {
+        let mut bytes = Vec::new();
+        put(&mut bytes, &(self.number, self.leader.0));
+        for (node, incarnation, join) in &self.members {
+            put(&mut bytes, &RawMember { node: node.0, incarnation: *incarnation, join: *join });
+        }
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hash.max(1)
+    }
+}
+
 /// What a node says about one lockspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinedSpace {
@@ -148,4 +163,21 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
         });
     }
     Ok(Heartbeat { node: NodeId(raw.node), incarnation: raw.incarnation, cluster: raw.cluster, doubtful, spaces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_named_by_all_of_its_view() {
+        let view = View { number: 3, leader: NodeId(1), members: vec![(NodeId(1), 7, 1), (NodeId(2), 9, 1)] };
+        // The same on every build: nodes of different builds must agree.
+        assert_eq!(view.round(), 0x98a5_baf7_6ea7_671a);
+        let mut others = vec![View { number: 4, ..view.clone() }, View { leader: NodeId(2), ..view.clone() }];
+        for member in [(NodeId(3), 9, 1), (NodeId(2), 8, 1), (NodeId(2), 9, 2)] {
+            others.push(View { members: vec![view.members[0], member], ..view.clone() });
+        }
+        assert!(others.iter().all(|other| other.round() != view.round() && other.round() != 0));
+    }
 }
