@@ -59,14 +59,15 @@ fn s67_two_die_one_after_the_other_and_a_replay_fails() {
         victim.crash();
         std::thread::sleep(Duration::from_millis(300));
     }
+    let tables: Vec<_> = members.iter().map(|m| m.table(10)).collect();
     std::thread::scope(|scope| {
         let (members, jids) = (&members, &jids);
-        let wanted: Vec<_> = members
+        let wanted: Vec<_> = tables
             .iter()
-            .map(|m| {
+            .map(|table| {
                 scope.spawn(move || {
-                    let table = m.table(10);
-                    jids.iter().for_each(|jid| drop(table.get(name(u64::from(*jid) + 1)).exclusive().expect("granted")));
+                    jids.iter()
+                        .for_each(|jid| drop(table.get(name(u64::from(*jid) + 1)).exclusive().expect("granted")));
                 })
             })
             .collect();
