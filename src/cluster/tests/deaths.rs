@@ -15,8 +15,8 @@ fn s69_nobody_sees_what_lies_under_a_dead_nodes_lock_before_the_replay() {
     let mut members = lab.members();
     let tables: Vec<_> = members.iter().map(|m| m.table(10)).collect();
     let [dead, a, b] = &tables[..] else { panic!("three") };
-    drop(dead.get(name(1)).exclusive().expect("granted"));
-    drop(dead.get(name(2)).exclusive().expect("granted"));
+    // In use until the end, so that they are not given up before.
+    let held = [1, 2].map(|number| dead.get(name(number)).exclusive().expect("granted"));
     lab.disk.stuck.store(true, Ordering::SeqCst);
     let victim = members.remove(0);
     let jid = victim.jid();
@@ -31,6 +31,7 @@ fn s69_nobody_sees_what_lies_under_a_dead_nodes_lock_before_the_replay() {
             drop(a.get(name(2)).shared().expect("granted"));
         });
         victim.crash();
+        drop(held);
         exempt.join().expect("granted although the journal is not replayed");
         until("a grant is held back", || held_back(&members) > 0);
         std::thread::sleep(Duration::from_millis(100));
