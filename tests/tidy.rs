@@ -22,14 +22,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("file", &["inode", "rgrp", "journal", "cache", "glock", "format", "device"]),
     ("dir", &["file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("xattr", &["file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
-    ("quota", &["file", "inode", "rgrp", "journal", "cache", "format"]),
+    ("quota", &["file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("statfs", &["quota", "inode", "rgrp", "journal", "cache", "format"]),
     ("fs", &["dir", "xattr", "quota", "statfs", "file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("volume", &["fs", "quota", "statfs", "inode", "rgrp", "journal", "cache", "glock", "format", "device"]),
     // Beside fs, not below it; and the crate lockclient.
     ("cluster", &["glock", "journal"]),
     ("dump", &["volume", "format", "device", "journal"]),
-    ("fuse", &["fs", "format", "file", "device"]),
+    ("fuse", &["fs", "inode", "glock", "format", "file", "device"]),
     ("mount", &["fuse", "cluster", "glock", "volume", "fs", "quota", "device", "format"]),
     ("cli", &["dump", "mount", "volume", "fs", "quota", "device", "format"]),
 ];
