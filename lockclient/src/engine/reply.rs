@@ -154,7 +154,13 @@ impl Engine {
         let lock = &mut self.locks[key];
         (lock.remid, lock.bounces) = (msg.lkid, 0);
         let (id, resource) = (lock.id, lock.resource);
-        self.resources[resource].unconfirmed = false;
+        let record = &mut self.resources[resource];
+        record.unconfirmed = false;
+        if record.master == Master::Unknown {
+            // It had refused a request before this one, and has become the master since. We must know it: what it says
+            // about this lock from now on would be dropped otherwise.
+            record.master = Master::Node(master);
+        }
         if msg.result == result::OK {
             self.apply_remote_grant(key, msg);
             self.complete(key, Status::Granted);

@@ -10,6 +10,10 @@
 //! * no node is in doubt. In doubt is who was a member of a started view and fell silent, or, when nobody of the view
 //!   has been started before, who has not been seen at all: it may live, cut off, and write. The leader has it fenced.
 //!
+//! A node *lives* for another when the two hear one another: each sign of life names those that its sender hears. A node
+//! that hears nobody, or that nobody hears, is as good as silent, for itself and for the others; nothing could be
+//! agreed with it.
+//!
 //! Two leaders may exist for a while, on both sides of a cut; only the side with the majority starts anything, and it
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
 //! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
@@ -46,7 +50,14 @@ pub struct FixedConfig {
 #[derive(Clone, Debug, Default)]
 struct Peer {
     heard: Option<u64>,
+    /// The newest it has said, while it is heard.
     beat: Option<Heartbeat>,
+    /// It hears us, too.
+    mutual: bool,
+    /// Incarnation and number of the newest sign of life ever.
+    last: Option<(u64, u64)>,
+    /// Incarnations that are over. What they said may still be under way.
+    past: VecDeque<u64>,
     fence_under_way: bool,
     /// Try the agent again then.
     retry_at: u64,
@@ -81,8 +92,35 @@ pub struct Fixed {
     /// Lives that were counted out.
     expelled: BTreeSet<(NodeId, u64)>,
     next_beat: u64,
+    beats: u64,
     joins: u64,
     actions: VecDeque<MembershipAction>,
+}
+
+/// So many earlier incarnations of a node are remembered.
+const PAST_MAX: usize = 8;
+
+impl Peer {
+    /// The newest it has said, if we and it hear one another.
+    fn living(&self) -> Option<&Heartbeat> {
+        self.beat.as_ref().filter(|_| self.mutual)
+    }
+
+    /// Is this news? Notes that it has been heard. `Some(true)`: of a new incarnation.
+    fn note(&mut self, beat: &Heartbeat, now: u64) -> Option<bool> {
+        let late = self.last.is_some_and(|last| last.0 == beat.incarnation && last.1 >= beat.number);
+        if late || self.past.contains(&beat.incarnation) {
+            return None;
+        }
+        let before = self.last.replace((beat.incarnation, beat.number)).map(|last| last.0);
+        let past = before.filter(|before| *before != beat.incarnation);
+        self.past.extend(past);
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
+        self.heard = Some(now);
+        Some(past.is_some())
+    }
 }
 
 impl Fixed {
@@ -104,6 +142,7 @@ impl Fixed {
             fenced: BTreeSet::new(),
             expelled: BTreeSet::new(),
             next_beat: 0,
+            beats: 0,
             joins: 0,
             actions: VecDeque::new(),
             config,
@@ -111,14 +150,14 @@ impl Fixed {
     }
 
     fn lives(&self, node: NodeId) -> bool {
-        node == self.config.node || self.peers.get(&node).is_some_and(|peer| peer.beat.is_some())
+        node == self.config.node || self.peers.get(&node).is_some_and(|peer| peer.mutual)
     }
 
     fn incarnation(&self, node: NodeId) -> Option<u64> {
         if node == self.config.node {
             return Some(self.config.incarnation);
         }
-        self.peers.get(&node)?.beat.as_ref().map(|beat| beat.incarnation)
+        self.peers.get(&node)?.living().map(|beat| beat.incarnation)
     }
 
     /// What a living node says about a lockspace.
@@ -129,7 +168,7 @@ impl Fixed {
             let known = !space.known.is_empty();
             return Some(JoinedSpace { lockspace, join: space.join, view, started: space.started, known });
         }
-        let beat = self.peers.get(&node)?.beat.as_ref()?;
+        let beat = self.peers.get(&node)?.living()?;
         beat.spaces.iter().find(|space| space.lockspace == lockspace).cloned()
     }
 
@@ -137,33 +176,36 @@ impl Fixed {
         let Ok(beat) = decode_heartbeat(bytes) else { return };
         let ours = beat.cluster == self.cluster && beat.node == from;
         let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
-        let before = peer.beat.as_ref().map(|beat| beat.incarnation);
-        peer.heard = Some(self.now);
-        if before == Some(beat.incarnation) || before.is_none() {
-            peer.beat = Some(beat);
-        } else {
-            // The old life is over: the process that lived it is dead, and a new one greets us.
+        let Some(renewed) = peer.note(&beat, self.now) else { return };
+        if renewed || peer.beat.is_none() {
+            // It shall know at once that it is heard.
+            self.next_beat = 0;
+        }
+        let hears_us = beat.hears.contains(&self.config.node);
+        if renewed || !hears_us {
             self.lose(from);
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.beat = Some(beat);
-            }
+        }
+        if renewed {
+            // The old life is over: the process that lived it is dead, and a new one greets us.
             self.doubtful.remove(&from);
         }
-        if before.is_none() && !self.expelled.contains(&(from, self.incarnation(from).unwrap_or(0))) {
+        let expelled = self.expelled.contains(&(from, beat.incarnation));
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.beat = Some(beat);
+        if hears_us && !std::mem::replace(&mut peer.mutual, true) && !expelled {
             // It has begun anew, or it was but silent for a while: either way it answers for itself again.
             self.doubtful.remove(&from);
             self.fenced.remove(&from);
         }
     }
 
-    /// A node has fallen silent, or its life is over.
+    /// A node has fallen silent or deaf, or its life is over.
     fn lose(&mut self, node: NodeId) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Some(beat) = peer.beat.take() else { return };
-        let member = self
-            .spaces
-            .values()
-            .any(|space| space.known.iter().any(|(n, incarnation, _)| (*n, *incarnation) == (node, beat.incarnation)));
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.mutual) else { return };
+        peer.mutual = false;
+        let Some(incarnation) = peer.beat.as_ref().map(|beat| beat.incarnation) else { return };
+        let member =
+            self.spaces.values().any(|space| space.known.iter().any(|(n, i, _)| (*n, *i) == (node, incarnation)));
         if member {
             self.doubtful.insert(node);
             self.fenced.remove(&node);
@@ -181,7 +223,12 @@ impl Fixed {
             })
             .map(|(node, _)| *node)
             .collect();
-        silent.into_iter().for_each(|node| self.lose(node));
+        for node in silent {
+            self.lose(node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.beat = None;
+            }
+        }
         self.review();
         if self.now >= self.next_beat {
             self.beat();
@@ -235,9 +282,12 @@ impl Fixed {
         let Some(space) = self.spaces.get(&lockspace).filter(|space| !space.leaving) else { return false };
         let own = (self.config.node, self.config.incarnation, space.join);
         space.known.iter().filter(|member| member.0 != own.0).any(|(node, incarnation, join)| {
-            let says = self.says(*node, lockspace).filter(|says| says.join == *join);
-            self.incarnation(*node) == Some(*incarnation)
-                && says.is_some_and(|says| says.started && !says.view.members.contains(&own))
+            // Even of a node that does not hear us.
+            let beat = self.peers.get(node).and_then(|peer| peer.beat.as_ref());
+            let said = beat.filter(|beat| beat.incarnation == *incarnation).map(|beat| &beat.spaces);
+            said.into_iter().flatten().filter(|says| says.lockspace == lockspace && says.join == *join).any(|says| {
+                says.started && !says.view.members.contains(&own)
+            })
         })
     }
 
@@ -303,12 +353,12 @@ impl Fixed {
             return true;
         }
         let mut doubtful = self.doubtful.clone();
-        let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.beat.as_ref());
+        let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.living());
         doubtful.extend(beats.flat_map(|beat| beat.doubtful.iter().copied()));
         let first = self.spaces.get(&lockspace).is_some_and(|space| space.known.is_empty())
             && view.members.iter().all(|(node, _, _)| self.was_never_started(*node));
         let waited = self.begun.is_some_and(|at| self.now >= at + self.config.startup_ms);
-        let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.beat.is_none()).map(|(n, _)| *n).collect();
+        let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| !p.mutual).map(|(n, _)| *n).collect();
         if first {
             if !unseen.is_empty() && !waited {
                 return false;
@@ -334,7 +384,7 @@ impl Fixed {
         if node == self.config.node {
             return self.spaces.values().all(|space| space.known.is_empty());
         }
-        let beat = self.peers.get(&node).and_then(|peer| peer.beat.as_ref());
+        let beat = self.peers.get(&node).and_then(Peer::living);
         beat.is_some_and(|beat| beat.spaces.iter().all(|space| !space.known))
     }
 
@@ -368,9 +418,12 @@ impl Fixed {
         self.next_beat = self.now + (self.config.token_ms / 5).max(1);
         let spaces = self.spaces.iter().filter(|(_, space)| !space.leaving);
         let spaces = spaces.filter_map(|(lockspace, _)| self.says(self.config.node, *lockspace)).collect();
+        self.beats += 1;
         let beat = Heartbeat {
             node: self.config.node,
             incarnation: self.config.incarnation,
+            number: self.beats,
+            hears: self.peers.iter().filter(|(_, peer)| peer.beat.is_some()).map(|(node, _)| *node).collect(),
             cluster: self.cluster,
             doubtful: self.doubtful.iter().copied().collect(),
             spaces,

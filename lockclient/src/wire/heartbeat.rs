@@ -5,7 +5,7 @@ use crate::ids::NodeId;
 use bincode::{Decode, Encode};
 
 const MAGIC: u32 = 0x6866_3267;
-const LAYOUT: u16 = 1;
+const LAYOUT: u16 = 2;
 /// A datagram never needs more than this many members or lockspaces.
 const LIST_MAX: usize = 128;
 
@@ -42,8 +42,12 @@ pub struct Heartbeat {
     pub node: NodeId,
     /// Changes with every start of the process.
     pub incarnation: u64,
+    /// Grows with every sign of life of an incarnation: one that comes late, or twice, says nothing.
+    pub number: u64,
     /// A hash of the cluster's name and list of nodes: others are ignored.
     pub cluster: u32,
+    /// The nodes it hears.
+    pub hears: Vec<NodeId>,
     /// Nodes that may still write to the disk, and must be fenced before locking goes on.
     pub doubtful: Vec<NodeId>,
     /// The lockspaces it has joined.
@@ -58,6 +62,8 @@ struct RawBeat {
     node: u32,
     cluster: u32,
     incarnation: u64,
+    number: u64,
+    hears: u16,
     doubtful: u16,
 }
 
@@ -84,6 +90,7 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
     let mut bytes = Vec::new();
     let spaces = &beat.spaces[..beat.spaces.len().min(LIST_MAX)];
     let doubtful = &beat.doubtful[..beat.doubtful.len().min(LIST_MAX)];
+    let hears = &beat.hears[..beat.hears.len().min(LIST_MAX)];
     let raw = RawBeat {
         magic: MAGIC,
         layout: LAYOUT,
@@ -91,10 +98,12 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
         node: beat.node.0,
         cluster: beat.cluster,
         incarnation: beat.incarnation,
+        number: beat.number,
+        hears: hears.len() as u16,
         doubtful: doubtful.len() as u16,
     };
     put(&mut bytes, &raw);
-    for node in doubtful {
+    for node in hears.iter().chain(doubtful) {
         put(&mut bytes, &node.0);
     }
     for space in spaces {
@@ -122,14 +131,19 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     if raw.magic != MAGIC || raw.layout != LAYOUT {
         return Err(WireError::Value("heartbeat"));
     }
-    let (mut spaces, mut doubtful) = (Vec::new(), Vec::new());
-    for _ in 0..raw.doubtful {
-        let (node, after) = take::<u32>(rest)?;
-        rest = after;
-        doubtful.push(NodeId(node));
-    }
+    let mut nodes = |count: u16| {
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            // Ends with the datagram at the latest.
+            let (node, after) = take::<u32>(rest)?;
+            rest = after;
+            nodes.push(NodeId(node));
+        }
+        Ok::<_, WireError>(nodes)
+    };
+    let (hears, doubtful) = (nodes(raw.hears)?, nodes(raw.doubtful)?);
+    let mut spaces = Vec::new();
     for _ in 0..raw.spaces {
-        // Ends with the datagram at the latest.
         let (space, after) = take::<RawSpace>(rest)?;
         rest = after;
         let mut members = Vec::new();
@@ -147,5 +161,13 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
             known: space.known != 0,
         });
     }
-    Ok(Heartbeat { node: NodeId(raw.node), incarnation: raw.incarnation, cluster: raw.cluster, doubtful, spaces })
+    Ok(Heartbeat {
+        node: NodeId(raw.node),
+        incarnation: raw.incarnation,
+        number: raw.number,
+        cluster: raw.cluster,
+        hears,
+        doubtful,
+        spaces,
+    })
 }
