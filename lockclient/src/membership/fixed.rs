@@ -18,6 +18,7 @@
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
 //! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
 
+mod peer;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use super::{Membership, MembershipAction, MembershipEvent};
 use crate::ids::NodeId;
 use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
+use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The cluster, alike on all nodes, and this node's place in it. Times are milliseconds.
@@ -46,33 +48,20 @@ pub struct FixedConfig {
     pub fencing: bool,
 }
 
-/// Another node.
-#[derive(Clone, Debug, Default)]
-struct Peer {
-    heard: Option<u64>,
-    /// The newest it has said, while it is heard.
-    beat: Option<Heartbeat>,
-    /// It hears us, too.
-    mutual: bool,
-    /// Incarnation and number of the newest sign of life ever.
-    last: Option<(u64, u64)>,
-    /// Incarnations that are over. What they said may still be under way.
-    past: VecDeque<u64>,
-    fence_under_way: bool,
-    /// Try the agent again then.
-    retry_at: u64,
-}
+/// A member of a view: node, incarnation, number of its join.
+type Member = (NodeId, u64, u64);
 
 /// A lockspace that we have joined.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Space {
     join: u64,
     view: View,
+    adopted_at: u64,
     /// The engine has stopped for this view.
     stopped: bool,
     started: bool,
     /// Members of the view we were started with last.
-    known: Vec<(NodeId, u64, u64)>,
+    known: Vec<Member>,
     leaving: bool,
 }
 
@@ -95,32 +84,6 @@ pub struct Fixed {
     beats: u64,
     joins: u64,
     actions: VecDeque<MembershipAction>,
-}
-
-/// So many earlier incarnations of a node are remembered.
-const PAST_MAX: usize = 8;
-
-impl Peer {
-    /// The newest it has said, if we and it hear one another.
-    fn living(&self) -> Option<&Heartbeat> {
-        self.beat.as_ref().filter(|_| self.mutual)
-    }
-
-    /// Is this news? Notes that it has been heard. `Some(true)`: of a new incarnation.
-    fn note(&mut self, beat: &Heartbeat, now: u64) -> Option<bool> {
-        let late = self.last.is_some_and(|last| last.0 == beat.incarnation && last.1 >= beat.number);
-        if late || self.past.contains(&beat.incarnation) {
-            return None;
-        }
-        let before = self.last.replace((beat.incarnation, beat.number)).map(|last| last.0);
-        let past = before.filter(|before| *before != beat.incarnation);
-        self.past.extend(past);
-        if self.past.len() > PAST_MAX {
-            self.past.pop_front();
-        }
-        self.heard = Some(now);
-        Some(past.is_some())
-    }
 }
 
 impl Fixed {
@@ -165,7 +128,7 @@ impl Fixed {
         if node == self.config.node {
             let space = self.spaces.get(&lockspace).filter(|space| !space.leaving)?;
             let view = if space.stopped { space.view.clone() } else { View::default() };
-            let known = !space.known.is_empty();
+            let known = space.known.clone();
             return Some(JoinedSpace { lockspace, join: space.join, view, started: space.started, known });
         }
         let beat = self.peers.get(&node)?.living()?;
@@ -246,15 +209,35 @@ impl Fixed {
         }
     }
 
-    /// The members that a lockspace should have: who lives and has joined, and has not been counted out.
-    fn desired(&self, lockspace: u32) -> Vec<(NodeId, u64, u64)> {
+    /// The members that a lockspace should have: who lives and has joined, and has not been counted out. All must hear one
+    /// another; where two do not, ourselves come first, then those who have been started before, then lower numbers.
+    fn desired(&self, lockspace: u32) -> Vec<Member> {
+        let rank = |node: &NodeId| {
+            let new = self.says(*node, lockspace).is_none_or(|says| says.known.is_empty());
+            (*node != self.config.node, new, *node)
+        };
         let mut nodes = self.config.nodes.clone();
-        nodes.sort_unstable();
-        nodes
-            .into_iter()
-            .filter_map(|node| Some((node, self.incarnation(node)?, self.says(node, lockspace)?.join)))
-            .filter(|(node, incarnation, _)| !self.expelled.contains(&(*node, *incarnation)))
-            .collect()
+        nodes.sort_unstable_by_key(rank);
+        let mut members: Vec<Member> = Vec::new();
+        for node in nodes {
+            let said = self.incarnation(node).zip(self.says(node, lockspace));
+            let Some((incarnation, join)) = said.map(|(incarnation, says)| (incarnation, says.join)) else { continue };
+            let heard = members.iter().all(|member| self.hear_one_another(member.0, node));
+            if heard && !self.expelled.contains(&(node, incarnation)) {
+                members.push((node, incarnation, join));
+            }
+        }
+        members.sort_unstable();
+        members
+    }
+
+    /// Do two living nodes hear one another, as they say?
+    fn hear_one_another(&self, a: NodeId, b: NodeId) -> bool {
+        let hears = |a: NodeId, b: NodeId| {
+            let ourselves = a == self.config.node || b == self.config.node;
+            ourselves || self.peers.get(&a).and_then(Peer::living).is_some_and(|beat| beat.hears.contains(&b))
+        };
+        hears(a, b) && hears(b, a)
     }
 
     /// Takes over a newer view of whoever leads.
@@ -285,28 +268,42 @@ impl Fixed {
             // Even of a node that does not hear us.
             let beat = self.peers.get(node).and_then(|peer| peer.beat.as_ref());
             let said = beat.filter(|beat| beat.incarnation == *incarnation).map(|beat| &beat.spaces);
-            said.into_iter().flatten().filter(|says| says.lockspace == lockspace && says.join == *join).any(|says| {
-                says.started && !says.view.members.contains(&own)
-            })
+            said.into_iter()
+                .flatten()
+                .filter(|says| says.lockspace == lockspace && says.join == *join)
+                .any(|says| says.started && !says.view.members.contains(&own))
         })
     }
 
     fn adopt(&mut self, lockspace: u32, view: View) {
         let Some(space) = self.spaces.get_mut(&lockspace) else { return };
-        (space.view, space.stopped, space.started) = (view, false, false);
+        (space.view, space.adopted_at, space.stopped, space.started) = (view, self.now, false, false);
         self.actions.push_back(MembershipAction::Stop(lockspace));
+    }
+
+    /// Who should lead these: the lowest of those who have been started before, or else the lowest. (A node that has just
+    /// come does not hear everyone yet, and must not lead those who do.)
+    fn leader_of(&self, lockspace: u32, members: &[Member]) -> Option<NodeId> {
+        let nodes = || members.iter().map(|member| member.0);
+        let has_been_started = |node: &NodeId| self.says(*node, lockspace).is_some_and(|says| !says.known.is_empty());
+        nodes().find(has_been_started).or_else(|| nodes().next())
     }
 
     /// As the leader: proposes the next view when the members differ from the last.
     fn propose(&mut self, lockspace: u32) {
         let desired = self.desired(lockspace);
-        let Some(space) = self.spaces.get(&lockspace) else { return };
-        let leads = desired.first().is_some_and(|(node, _, _)| *node == self.config.node);
-        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view.number).max();
+        let leads = self.leader_of(lockspace, &desired) == Some(self.config.node);
+        let Some(space) = self.spaces.get(&lockspace).filter(|_| leads) else { return };
+        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view).max();
         // A view of someone who is gone cannot be started by anyone.
         let orphaned = space.view.leader != self.config.node && !space.started;
-        if leads && (desired != space.view.members || orphaned) {
-            let number = 1 + newest.unwrap_or(0).max(space.view.number);
+        // Those we lead have followed someone who does not count us in.
+        let overtaken = newest.as_ref().is_some_and(|newest| *newest > space.view);
+        // Whoever else proposes may not hear us, or not what we hear: then it is our turn in a while, and not at once.
+        let contested = overtaken || (orphaned && space.view.number > 0);
+        let our_turn = !contested || self.now >= space.adopted_at + self.config.token_ms / 4;
+        if our_turn && (desired != space.view.members || orphaned || overtaken) {
+            let number = 1 + newest.map_or(0, |newest| newest.number).max(space.view.number);
             self.adopt(lockspace, View { number, leader: self.config.node, members: desired });
         }
     }
@@ -324,9 +321,10 @@ impl Fixed {
             return;
         }
         let start = self.describe(lockspace, &view);
-        for (node, incarnation, _) in self.spaces.get(&lockspace).map(|s| s.known.clone()).unwrap_or_default() {
-            if self.doubtful.contains(&node) && !view.members.iter().any(|m| (m.0, m.1) == (node, incarnation)) {
-                self.expelled.insert((node, incarnation));
+        for member in self.spaces.get(&lockspace).map(|s| s.known.clone()).unwrap_or_default() {
+            let goes_on = view.members.iter().any(|m| (m.0, m.1) == (member.0, member.1));
+            if !goes_on && !self.has_left(lockspace, member) {
+                self.expelled.insert((member.0, member.1));
             }
         }
         if let Some(space) = self.spaces.get_mut(&lockspace) {
@@ -347,12 +345,30 @@ impl Fixed {
         complete && all_stopped && self.is_quorate() && self.nobody_in_doubt(lockspace, view)
     }
 
+    /// Has a member of an earlier view left in order, as it says itself?
+    fn has_left(&self, lockspace: u32, (node, incarnation, join): Member) -> bool {
+        self.incarnation(node) == Some(incarnation) && self.says(node, lockspace).is_none_or(|says| says.join != join)
+    }
+
+    /// Members of earlier views who are not in this one, and who may still write: they have neither left in order nor
+    /// begun a new life. Each member names those it was started with, so that nobody is forgotten.
+    fn left_behind(&self, lockspace: u32, view: &View) -> Vec<NodeId> {
+        let known = view.members.iter().filter_map(|member| self.says(member.0, lockspace)).flat_map(|says| says.known);
+        let goes_on = |node: NodeId| view.members.iter().any(|member| member.0 == node);
+        known
+            .filter(|member| !goes_on(member.0) && !self.has_left(lockspace, *member))
+            .filter(|member| self.incarnation(member.0).is_none_or(|lives| lives == member.1))
+            .map(|member| member.0)
+            .collect()
+    }
+
     /// Has everyone been fenced who may still write? Orders it where it is due.
     fn nobody_in_doubt(&mut self, lockspace: u32, view: &View) -> bool {
         if !self.config.fencing {
             return true;
         }
         let mut doubtful = self.doubtful.clone();
+        doubtful.extend(self.left_behind(lockspace, view));
         let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.living());
         doubtful.extend(beats.flat_map(|beat| beat.doubtful.iter().copied()));
         let first = self.spaces.get(&lockspace).is_some_and(|space| space.known.is_empty())
@@ -385,7 +401,7 @@ impl Fixed {
             return self.spaces.values().all(|space| space.known.is_empty());
         }
         let beat = self.peers.get(&node).and_then(Peer::living);
-        beat.is_some_and(|beat| beat.spaces.iter().all(|space| !space.known))
+        beat.is_some_and(|beat| beat.spaces.iter().all(|space| space.known.is_empty()))
     }
 
     fn describe(&self, lockspace: u32, view: &View) -> Start {
@@ -441,10 +457,7 @@ impl Membership for Fixed {
         match event {
             MembershipEvent::Join(lockspace) => {
                 self.joins += 1;
-                let view = View::default();
-                let space =
-                    Space { join: self.joins, view, stopped: false, started: false, known: Vec::new(), leaving: false };
-                self.spaces.insert(lockspace, space);
+                self.spaces.insert(lockspace, Space { join: self.joins, ..Space::default() });
                 self.next_beat = 0;
             }
             MembershipEvent::Leave(lockspace) => {

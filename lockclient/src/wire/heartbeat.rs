@@ -31,8 +31,8 @@ pub struct JoinedSpace {
     pub view: View,
     /// Locking goes on in that view, as far as the membership is concerned.
     pub started: bool,
-    /// It has been started with some view since it joined.
-    pub known: bool,
+    /// The members of the view it was started with last, since it joined: all of these may hold locks, and write.
+    pub known: Vec<(NodeId, u64, u64)>,
 }
 
 /// A sign of life.
@@ -74,8 +74,8 @@ struct RawSpace {
     join: u64,
     number: u64,
     started: u8,
-    known: u8,
     members: u8,
+    known: u8,
 }
 
 #[derive(Encode, Decode)]
@@ -108,17 +108,18 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
     }
     for space in spaces {
         let members = &space.view.members[..space.view.members.len().min(LIST_MAX)];
+        let known = &space.known[..space.known.len().min(LIST_MAX)];
         let raw = RawSpace {
             lockspace: space.lockspace,
             leader: space.view.leader.0,
             join: space.join,
             number: space.view.number,
             started: u8::from(space.started),
-            known: u8::from(space.known),
             members: members.len() as u8,
+            known: known.len() as u8,
         };
         put(&mut bytes, &raw);
-        for (node, incarnation, join) in members {
+        for (node, incarnation, join) in members.iter().chain(known) {
             put(&mut bytes, &RawMember { node: node.0, incarnation: *incarnation, join: *join });
         }
     }
@@ -146,19 +147,23 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     for _ in 0..raw.spaces {
         let (space, after) = take::<RawSpace>(rest)?;
         rest = after;
-        let mut members = Vec::new();
-        for _ in 0..space.members {
-            let (member, after) = take::<RawMember>(rest)?;
-            rest = after;
-            members.push((NodeId(member.node), member.incarnation, member.join));
-        }
+        let mut members = |count: u8| {
+            let mut members = Vec::new();
+            for _ in 0..count {
+                let (member, after) = take::<RawMember>(rest)?;
+                rest = after;
+                members.push((NodeId(member.node), member.incarnation, member.join));
+            }
+            Ok::<_, WireError>(members)
+        };
+        let (members, known) = (members(space.members)?, members(space.known)?);
         let view = View { number: space.number, leader: NodeId(space.leader), members };
         spaces.push(JoinedSpace {
             lockspace: space.lockspace,
             join: space.join,
             view,
             started: space.started != 0,
-            known: space.known != 0,
+            known,
         });
     }
     Ok(Heartbeat {

@@ -185,6 +185,7 @@ fn s20_refused_and_accepted_by_the_same_node() {
         }
         assert_eq!(c.mode(second), Some(Pw));
         assert_eq!(c.notices(second), if waits { vec![] } else { vec![Ex] });
+        c.unlock(second, NONE);
         c.settle();
         assert_eq!(c.mode(first), Some(Nl));
         c.finish();
