@@ -279,6 +279,8 @@ impl Engine {
 
     /// The outcome of a conversion, from the master or made up by recovery.
     pub(crate) fn convert_answered(&mut self, key: LockKey, msg: &Msg) {
+        // Whether the dead master had to be taken to have weakened the lock, its successor does not know.
+        let demoted = self.locks[key].sbflags & StatusFlags::DEMOTED;
         self.take_flags(key, msg);
         match msg.result {
             result::OK => {
@@ -292,6 +294,7 @@ impl Engine {
                 self.enqueue(key, Queue::Converting);
             }
             outcome => {
+                self.locks[key].sbflags |= demoted;
                 self.locks[key].requested = None;
                 self.locks[key].unresolved = false;
                 if self.locks[key].queue == Queue::Converting {

@@ -55,6 +55,8 @@ fn sim_random() {
 ///   had forgotten the resource.
 /// * 1795560070092683: a node refused a request and accepted the next one, having become the master in between; the
 ///   refusal made us forget who the master is, and its notice was dropped.
+/// * 1795562558075569: a conversion that the dead master may have weakened (ALTPR) was refused by the new one; the client
+///   was told the mode it has now, and not that it has lost the other.
 #[test]
 fn seeds_that_found_something() {
     for seed in [
@@ -93,7 +95,7 @@ fn seeds_that_found_something() {
         369846,
         431451,
         533721,
-        1_795_560_070_092_683,
+        1_795_560_070_092_683, 1_795_562_558_075_569,
     ] {
         run_schedule(seed, &Schedule::default(), |_| {}).unwrap_or_else(|why| panic!("{why}"));
     }

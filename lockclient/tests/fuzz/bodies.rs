@@ -47,7 +47,7 @@ pub fn wire(input: &[u8]) {
 const NAMES: [&[u8]; 3] = [b"a", b"resource", &[9; 64]];
 
 fn name(tape: &mut Tape<'_>) -> Name {
-    Name::new(tape.pick(&NAMES)).expect("at most 64 bytes")
+    Name::new(tape.pick::<&[u8]>(&NAMES)).expect("at most 64 bytes")
 }
 
 fn mode(tape: &mut Tape<'_>) -> Option<Mode> {

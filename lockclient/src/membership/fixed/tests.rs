@@ -349,7 +349,7 @@ fn s61_a_node_joins_and_fails_before_anyone_is_started() {
     net.run(100);
     assert!(net.members(1).is_empty() && net.members(3).is_empty(), "node 2 has not stopped yet");
     net.kill(3);
-    net.run(200);
+    net.run(1500);
     net.stopped(2);
     net.run(2000);
     assert_eq!((net.members(1), net.members(2)), (vec![1, 2], vec![1, 2]));
