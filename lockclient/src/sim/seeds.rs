@@ -95,7 +95,8 @@ fn seeds_that_found_something() {
         369846,
         431451,
         533721,
-        1_795_560_070_092_683, 1_795_562_558_075_569,
+        1_795_560_070_092_683,
+        1_795_562_558_075_569,
     ] {
         run_schedule(seed, &Schedule::default(), |_| {}).unwrap_or_else(|why| panic!("{why}"));
     }
