@@ -8,7 +8,7 @@ SETUP ?= scripts/setup
 
 .PHONY: help demo demo-single test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= block journal dir ops image
+FUZZ_TARGETS ?= block journal dir ops image dlm_wire dlm_engine
 
 
 help:

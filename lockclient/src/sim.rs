@@ -7,7 +7,6 @@
 //!
 //! To repeat a failure: `SEED=n cargo test --release --lib sim_random -- --nocapture`; for long runs `SEEDS=n`.
 
-mod group;
 mod quiet;
 mod random;
 mod rng;
@@ -28,8 +27,8 @@ use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::LockFlags;
 use crate::frame::{Frame, Slot};
 use crate::ids::{LockId, Name, NodeId};
+use crate::membership::sim::Group;
 use crate::mode::Mode;
-use group::Group;
 use shadow::{Asked, Call, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
