@@ -9,7 +9,7 @@
 //! | `cli` | the two helpers' command lines |
 //! | `options` | `-o` |
 //! | `plan` | what must be right before anything is changed |
-//! | `cluster` | joining a cluster and leaving it |
+//! | `cluster`, `plocks` | joining a cluster and leaving it; fcntl locks of the whole cluster |
 //! | `daemon`, `keeper`, `log`, `rundir` | a mount's life, its background work, where it logs, where it leaves its pid |
 //! | `control`, `live`, `remount`, `dlm` | what it can be asked while it runs |
 //! | `client` | asking it |
@@ -26,6 +26,7 @@ mod live;
 mod log;
 mod options;
 mod plan;
+mod plocks;
 mod remount;
 mod rundir;
 mod table;

@@ -1,7 +1,9 @@
 //! Joining a cluster, from the cluster file to a place in the lockspace, and leaving it again.
 
 use super::client;
+use super::dlm::Dlm;
 use super::options::ClusterOptions;
+use super::plocks::ClusterPlocks;
 use crate::cluster::{Cluster, JoinOptions, Mounter, Recovery};
 use crate::error::{Error, Result};
 use crate::ids::Jid;
@@ -88,6 +90,19 @@ pub(super) struct Joined {
 }
 
 impl Joined {
+    /// What `gfs2r dlm` may look at.
+    pub(super) fn dlm(&self) -> Option<Dlm> {
+        let node = self.node.as_ref()?;
+        Some(Dlm::new(node.inspector(), self.cluster.space()?.clone()))
+    }
+
+    /// Makes fcntl(2) locks hold on all nodes.
+    pub(super) fn keep_plocks(&self, opened: &Opened) {
+        if let Some(space) = self.cluster.space() {
+            opened.fs.set_plocks(Arc::new(ClusterPlocks(space.clone())));
+        }
+    }
+
     /// As what the volume is to be opened.
     pub(super) fn mounter(&self) -> volume::Mounter {
         match self.cluster.mounter() {

@@ -13,7 +13,6 @@ pub(super) struct Dlm {
 
 impl Dlm {
     /// For a mount with `lock_dlm`: its node and the lockspace it has joined.
-    #[expect(dead_code, reason = "called by a mount with lock_dlm")]
     pub(super) fn new(node: Inspector, space: LockSpace) -> Self {
         Self { node, space }
     }

@@ -306,6 +306,11 @@ impl LockSpace {
         LockSpace { shared }
     }
 
+    /// This node's number.
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.shared.name
