@@ -13,6 +13,7 @@
 
 mod attr;
 mod flags;
+mod flock;
 mod freeze;
 mod grow;
 mod handle;
@@ -21,9 +22,11 @@ mod list;
 mod make;
 mod namei;
 mod node;
+pub mod plock;
 mod rename;
 mod xattr;
 
+pub use flock::LockDone;
 pub use attr::{Attr, SetAttr, SetTime};
 pub use flags::{FsxAttr, Inode as InodeFlags};
 pub use io::OpenHow;
@@ -34,14 +37,17 @@ pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
 use crate::format::{DiFlags, StatfsChange};
+use crate::glock::Entry;
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{Inode, InodeExclusive, InodeShared, Users, Volume};
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
 use crate::sync;
+use flock::Flocks;
 use freeze::Gate;
 use node::Nodes;
+use plock::Plocks;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -109,12 +115,15 @@ pub struct Fs {
     read_only: AtomicBool,
     /// Shut while the volume is frozen.
     gate: Gate,
+    flocks: Arc<Flocks>,
+    plocks: OnceLock<Arc<dyn Plocks>>,
 }
 
 impl Fs {
     /// The operations on an opened volume.
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
+        let flocks = Flocks::new(Arc::clone(vol.inodes.manager()));
         let fs = Arc::new(Self {
             vol,
             statfs,
@@ -123,6 +132,8 @@ impl Fs {
             forgetter: OnceLock::new(),
             read_only,
             gate: Gate::default(),
+            flocks,
+            plocks: OnceLock::new(),
         });
         if fs.vol.users.set(Box::new(Here(Arc::downgrade(&fs)))).is_err() {
             tracing::error!("a volume has one set of operations");
@@ -151,6 +162,11 @@ impl Fs {
     /// The volume.
     pub fn volume(&self) -> &Arc<Volume> {
         &self.vol
+    }
+
+    /// True when the kernel was told of this inode and has not forgotten it.
+    pub fn is_known(&self, node: BlockAddr) -> bool {
+        self.nodes.known(node)
     }
 
     /// The root directory's node.
@@ -313,12 +329,20 @@ impl Fs {
         self.vol.shared(self.nodes.inum(node)?)
     }
 
+    fn shared_as(&self, node: BlockAddr, entry: Entry) -> Result<InodeShared> {
+        self.vol.shared_as(self.nodes.inum(node)?, entry)
+    }
+
     fn exclusive(&self, node: BlockAddr) -> Result<InodeExclusive> {
+        self.exclusive_as(node, Entry::Ordinary)
+    }
+
+    fn exclusive_as(&self, node: BlockAddr, entry: Entry) -> Result<InodeExclusive> {
         if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         self.gate.pass()?;
-        self.vol.exclusive(self.nodes.inum(node)?)
+        self.vol.exclusive_as(self.nodes.inum(node)?, entry)
     }
 
     /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may; and whoever is above a limit may do what

@@ -46,6 +46,7 @@ pub use holder::{DeferredHolder, ExclusiveHolder, SharedHolder};
 pub use machine::Reply;
 pub use manager::{Answer, LockClient, LockManager, Lvb, Nolock, Request};
 pub use mode::LockState;
+pub use queue::Entry;
 pub use table::GlockTable;
 
 use crate::error::Result;
@@ -59,8 +60,22 @@ pub trait Protected: Sized + Send + Sync + 'static {
     type Context: Send + Sync + 'static;
     /// The lock carries a value block.
     const HAS_LVB: bool = false;
+    /// Holders need the lock in exactly their state: a shared one is not content with EX, which other nodes could not share.
+    const EXACT: bool = false;
+    /// The kernel may cache what the lock protects, so that it must be [drained](Protected::drain).
+    const DRAINS: bool = false;
     /// Reads the object from the disk; called with the lock held, when a holder finds no object.
     fn instantiate(name: LockName, cx: &Self::Context) -> Result<Self>;
+    /// Whether [`Protected::drain`] would have anything to do; called under the glock's mutex, so it must be a quick look.
+    fn must_drain(_name: LockName, _to: LockState, _cx: &Self::Context) -> bool {
+        false
+    }
+    /// Makes the kernel give back what it cached under this lock and may not when we hold no more than `to`. The lock is still
+    /// held and the object not locked: requests that this waits for are let in ([`Entry`]). An error means that the lock is never
+    /// given up.
+    fn drain(_name: LockName, _to: LockState, _cx: &Self::Context) -> Result<()> {
+        Ok(())
+    }
     /// Makes all that this lock covers clean on the disk (log flushed, written in place, revoked), before EX is given up. An
     /// error means that the lock is never given up.
     fn sync(name: LockName, object: &mut Self, cx: &Self::Context) -> Result<()>;

@@ -18,6 +18,7 @@
 
 mod attrs;
 mod create;
+mod kernel_cache;
 mod lifetime;
 mod lookup;
 mod protect;
@@ -25,6 +26,7 @@ mod read;
 mod users;
 
 pub use create::{Birth, Cradle};
+pub use kernel_cache::KernelCache;
 pub use read::check_dinode;
 pub use users::{Bare, InUse, Users};
 
@@ -35,9 +37,8 @@ use crate::glock::{ExclusiveHolder, Glock, GlockTable, SharedHolder};
 use crate::ids::{BlockAddr, BlockSize, Inum, Jid, LockName};
 use crate::journal::Journal;
 use crate::rgrp::{Reservation, Rgrps};
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 /// What chapters 7 to 12 work on: one mounted volume. Made by `volume.rs`.
 pub struct Volume {
@@ -63,6 +64,8 @@ pub struct Volume {
     pub options: VolumeOptions,
     /// Inode glocks.
     pub inodes: GlockTable<Inode>,
+    /// What the kernel caches of inodes; set once, where the volume is shared and mounted.
+    pub kernel_cache: OnceLock<Arc<dyn KernelCache>>,
     /// Locks without an object: which inodes are in use, and the rename lock.
     pub bare: GlockTable<Bare>,
     /// Who uses inodes on this node; set once.

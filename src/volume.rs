@@ -421,6 +421,7 @@ fn assemble(
             barrier: options.barrier,
             discard: options.discard,
         },
+        kernel_cache: OnceLock::new(),
         inodes: GlockTable::new(Arc::clone(&manager), options.cached_inodes),
         bare: GlockTable::new(manager, options.cached_inodes),
         users: OnceLock::new(),

@@ -1,10 +1,10 @@
 //! Locks taken without reading what they protect, and how long one waits for them.
 
 use super::driver::Glock;
-use super::machine::Event;
 use super::holder::{ExclusiveHolder, Hold, WriteGuard};
 use super::manager::Lvb;
 use super::mode::LockState::{Exclusive, Shared};
+use super::queue::Entry;
 use super::{GlockTable, Protected};
 use crate::error::{Error, Result};
 use crate::ids::LockName;
@@ -22,14 +22,14 @@ pub struct Claim<T: Protected> {
 impl<T: Protected> Glock<T> {
     /// Takes the lock exclusive without reading the object.
     pub fn claim(self: &Arc<Self>) -> Result<Claim<T>> {
-        let hold = self.hold(Exclusive, false)?;
+        let hold = self.hold(Exclusive, false, Entry::Ordinary)?;
         let guard = self.write()?;
         Ok(Claim { guard, hold })
     }
 
     /// The same if nobody has to be waited for; other nodes that hold the lock are told that somebody wants it.
     pub fn try_claim(self: &Arc<Self>) -> Result<Option<Claim<T>>> {
-        let hold = match self.hold(Exclusive, true) {
+        let hold = match self.hold(Exclusive, true, Entry::Ordinary) {
             Ok(hold) => hold,
             Err(Error::WouldBlock | Error::MustWait) => return Ok(None),
             Err(e) => return Err(e),
@@ -49,14 +49,9 @@ impl<T: Protected> Glock<T> {
         Ok(Some(Claim { guard, hold }))
     }
 
-    /// Gives the lock up as soon as nobody here holds it: it is not needed for now.
-    pub fn give_up(self: &Arc<Self>) {
-        self.tell(Event::Unneeded);
-    }
-
     /// Tells the nodes that hold the lock exclusive that somebody wants it, without waiting for it.
     pub fn poke(self: &Arc<Self>) {
-        if self.acquire(Shared, true).is_ok() {
+        if self.acquire(Shared, true, Entry::Ordinary).is_ok() {
             self.release();
         }
     }

@@ -8,12 +8,12 @@ use super::Protected;
 use super::machine::{Effect, Event, Machine, Millis, Refusal, Reply};
 use super::manager::{Answer, LockClient, LockManager, Lvb, Request};
 use super::mode::LockState;
-use super::queue::{Ticket, Waiter};
+use super::queue::{Entry, Ticket, Waiter};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
 use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ pub(super) struct Shared<T: Protected> {
     pub(super) context: OnceLock<Weak<T::Context>>,
     pub(super) workers: Workers,
     pub(super) start: Instant,
+    /// See [`GlockTable::hold_at_most`](super::GlockTable).
+    pub(super) hold_ms: AtomicU64,
 }
 
 /// A cluster lock with the object it protects inside.
@@ -78,7 +80,9 @@ pub(super) struct Picture {
 
 impl<T: Protected> Glock<T> {
     pub(super) fn new(name: LockName, serial: u64, shared: Arc<Shared<T>>) -> Arc<Self> {
-        let machine = Machine::new(name.kind == LockKind::Inode);
+        let holds = name.kind == LockKind::Inode;
+        let hold = if holds { shared.hold_ms.load(Ordering::Relaxed) } else { 0 };
+        let machine = Machine::new(hold, T::DRAINS, T::EXACT);
         Arc::new(Self {
             name,
             word: AtomicU32::new(0),
@@ -101,20 +105,23 @@ impl<T: Protected> Glock<T> {
     }
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
-    pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries, None) }
+    pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
+        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, (tries, entry), None) }
     }
 
     /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
     pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, false, Some(patient)) }
+        if self.acquire_fast(wants) {
+            return Ok(());
+        }
+        self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (state, held) = unpack(word);
-            if word & SLOW != 0 || !state.permits(wants) || !held.0.coexists(wants) {
+            if word & SLOW != 0 || !state.is_good_for(wants, T::EXACT) || !held.0.coexists(wants) {
                 return false;
             }
             let new = pack(state, (wants, held.1 + 1));
@@ -143,14 +150,14 @@ impl<T: Protected> Glock<T> {
     fn acquire_slowly(
         self: &Arc<Self>,
         wants: LockState,
-        tries: bool,
+        (tries, entry): (bool, Entry),
         patient: Option<&dyn Fn() -> bool>,
     ) -> Result<()> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
         slow.waiting.push(Waiting { ticket, thread: std::thread::current(), outcome: None });
-        let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries }));
+        let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries, entry }));
         loop {
             if let Some(outcome) = slow.take_outcome(ticket) {
                 self.leave(slow);
@@ -236,6 +243,9 @@ impl<T: Protected> Glock<T> {
                 }
             }
             Effect::Cancel => self.shared.manager.cancel(self.name),
+            // What is left of a table that nobody else can want needs no drain either.
+            Effect::Drain(to) if self.must_drain(to) => self.in_background(move |g| g.drain(to)),
+            Effect::Drain(_) => return Some(Event::Drained(true)),
             Effect::Sync if self.shared.manager.is_shared() => self.in_background(|g| g.sync()),
             // Nobody else will ever look: the log brings the changes to the disk in its own time.
             Effect::Sync => return Some(Event::Synced(true)),
@@ -259,6 +269,18 @@ impl<T: Protected> Glock<T> {
     fn in_background(self: &Arc<Self>, job: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let glock = Arc::clone(self);
         self.shared.workers.submit(move || job(&glock));
+    }
+
+    fn must_drain(&self, to: LockState) -> bool {
+        self.shared.manager.is_shared() && self.context().is_ok_and(|cx| T::must_drain(self.name, to, &cx))
+    }
+
+    /// The object is not locked: those whom the drain waits for need it.
+    fn drain(self: &Arc<Self>, to: LockState) {
+        // A closed volume has no kernel that caches anything.
+        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
+        let ok = result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
+        self.tell(Event::Drained(ok));
     }
 
     fn sync(self: &Arc<Self>) {

@@ -34,14 +34,14 @@ impl<T: Protected> Glock<T> {
         flag(p.phase != Phase::Idle, 'l');
         flag(p.demote.is_some(), 'D');
         flag(p.demote.is_some() && p.phase != Phase::Idle, 'p');
-        flag(matches!(p.phase, Phase::Syncing(_)), 'f');
+        flag(matches!(p.phase, Phase::Draining { .. } | Phase::Syncing(_)), 'f');
         flag(matches!(p.phase, Phase::Invalidating(_)), 'i');
         flag(matches!(p.phase, Phase::Asking { .. }), 'r');
         flag(p.state == LockState::Unlocked, 'I');
         flag(!p.waiters.is_empty() || p.held.1 > 0, 'q');
         flag(object.is_some(), 'o');
         let target = match p.phase {
-            Phase::Syncing(to) | Phase::Invalidating(to) | Phase::Asking { to, .. } => to,
+            Phase::Draining { to, .. } | Phase::Syncing(to) | Phase::Invalidating(to) | Phase::Asking { to, .. } => to,
             _ => p.state,
         };
         let (demote, at) = p.demote.map_or((LockState::Exclusive, 0), |(to, at)| (to, at));

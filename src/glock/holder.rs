@@ -2,6 +2,7 @@
 
 use super::manager::Lvb;
 use super::mode::LockState::{self, Deferred, Exclusive, Shared};
+use super::queue::Entry;
 use super::{Glock, Protected};
 use crate::error::{Error, Result};
 use crate::ids::LockName;
@@ -46,21 +47,31 @@ pub struct ExclusiveHolder<T: Protected> {
 impl<T: Protected> Glock<T> {
     /// Takes the lock shared; instantiates the object when needed. `MustWait` when it would wait and may not.
     pub fn shared(self: &Arc<Self>) -> Result<SharedHolder<T>> {
-        let hold = self.hold(Shared, false)?;
+        self.shared_as(Entry::Ordinary)
+    }
+
+    /// The same for a request that a drain may wait for.
+    pub fn shared_as(self: &Arc<Self>, entry: Entry) -> Result<SharedHolder<T>> {
+        let hold = self.hold(Shared, false, entry)?;
         let guard = self.read()?;
         Ok(SharedHolder { guard, hold })
     }
 
     /// Takes the lock deferred.
     pub fn deferred(self: &Arc<Self>) -> Result<DeferredHolder<T>> {
-        let hold = self.hold(Deferred, false)?;
+        let hold = self.hold(Deferred, false, Entry::Ordinary)?;
         let guard = self.read()?;
         Ok(DeferredHolder { guard, hold })
     }
 
     /// Takes the lock exclusive.
     pub fn exclusive(self: &Arc<Self>) -> Result<ExclusiveHolder<T>> {
-        let hold = self.hold(Exclusive, false)?;
+        self.exclusive_as(Entry::Ordinary)
+    }
+
+    /// The same for a request that a drain may wait for.
+    pub fn exclusive_as(self: &Arc<Self>, entry: Entry) -> Result<ExclusiveHolder<T>> {
+        let hold = self.hold(Exclusive, false, entry)?;
         let guard = self.write()?;
         Self::filled(hold, guard)
     }
@@ -68,7 +79,7 @@ impl<T: Protected> Glock<T> {
     /// Takes the lock exclusive if nobody has to be waited for; `None` otherwise. The object may have to be read: a thread
     /// that may wait waits for that, another one is told `MustWait`.
     pub fn try_exclusive(self: &Arc<Self>) -> Result<Option<ExclusiveHolder<T>>> {
-        let hold = match self.hold(Exclusive, true) {
+        let hold = match self.hold(Exclusive, true, Entry::Ordinary) {
             Ok(hold) => hold,
             Err(Error::WouldBlock | Error::MustWait) => return Ok(None),
             Err(e) => return Err(e),
@@ -79,14 +90,14 @@ impl<T: Protected> Glock<T> {
 
     /// Takes the lock exclusive and puts `object` inside without reading (a newly created object; an old one is replaced).
     pub fn exclusive_with(self: &Arc<Self>, object: T) -> Result<ExclusiveHolder<T>> {
-        let hold = self.hold(Exclusive, false)?;
+        let hold = self.hold(Exclusive, false, Entry::Ordinary)?;
         let mut guard = self.write()?;
         *guard = Some(object);
         Ok(ExclusiveHolder { guard, hold, forget: false })
     }
 
-    pub(super) fn hold(self: &Arc<Self>, state: LockState, tries: bool) -> Result<Hold<T>> {
-        self.acquire(state, tries)?;
+    pub(super) fn hold(self: &Arc<Self>, state: LockState, tries: bool, entry: Entry) -> Result<Hold<T>> {
+        self.acquire(state, tries, entry)?;
         Ok(self.held())
     }
 

@@ -84,10 +84,7 @@ impl Volume {
         }
         inode.forget_object();
         drop(inode);
-        if let Some(alone) = alone {
-            drop(alone);
-            self.bare.get(LockName::iopen(addr)).give_up();
-        }
+        drop(alone);
         // Giving a lock up that others may want costs a log flush: that waits until somebody does.
         if !self.inodes.is_shared() {
             self.inodes.remove(name);

@@ -3,11 +3,12 @@
 use super::{Inode, Volume, check_dinode};
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::MetaType;
-use crate::glock::Protected;
+use crate::glock::{LockState, Protected};
 use crate::ids::{BlockAddr, LockName};
 
 impl Protected for Inode {
     type Context = Volume;
+    const DRAINS: bool = true;
     const HAS_LVB: bool = true;
 
     /// Reads and checks the dinode. That the bitmap agrees is not checked: for an address from a directory entry it does, and
@@ -23,6 +24,18 @@ impl Protected for Inode {
             dinode.num.get().ok_or_else(|| Error::corrupt(addr, CorruptKind::Dinode("its formal number is 0")))?;
         // What happened to it before it was forgotten here lies in the open batch at the latest.
         Ok(Self::new(inum, dinode, cx.journal.running()))
+    }
+
+    fn must_drain(name: LockName, to: LockState, cx: &Volume) -> bool {
+        let kernel = cx.kernel_cache.get().zip(BlockAddr::new(name.number));
+        kernel.is_some_and(|(kernel, addr)| kernel.holds(addr, to))
+    }
+
+    fn drain(name: LockName, to: LockState, cx: &Volume) -> Result<()> {
+        match cx.kernel_cache.get().zip(BlockAddr::new(name.number)) {
+            Some((kernel, addr)) => kernel.drain(addr, to),
+            None => Ok(()),
+        }
     }
 
     fn sync(name: LockName, object: &mut Self, cx: &Volume) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use super::Volume;
 use crate::error::Result;
-use crate::glock::{ExclusiveHolder, LockState, Protected, SharedHolder};
+use crate::glock::{ExclusiveHolder, Protected, SharedHolder};
 use crate::ids::{BlockAddr, LockKind, LockName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub trait Users: Send + Sync {
 impl Protected for Bare {
     type Context = Volume;
     const HEEDS: bool = true;
+    // A holder stays for long: others must be able to share the lock meanwhile.
+    const EXACT: bool = true;
 
     fn instantiate(_: LockName, _: &Volume) -> Result<Self> {
         Ok(Self)
@@ -61,16 +63,7 @@ impl Volume {
         if !self.bare.is_shared() || addr == self.root.addr {
             return Ok(InUse(None));
         }
-        let lock = self.bare.get(LockName::iopen(addr));
-        loop {
-            let held = lock.shared()?;
-            // Left over from a deletion, EX would do here as well; but it is held for long, and other nodes want SH too.
-            if lock.state() != LockState::Exclusive {
-                return Ok(InUse(Some(Box::new(held))));
-            }
-            drop(held);
-            lock.give_up();
-        }
+        self.bare.get(LockName::iopen(addr)).shared().map(|held| InUse(Some(Box::new(held))))
     }
 
     /// Nobody else moves directories while this is held.
