@@ -509,6 +509,72 @@ fn one_dies(nodes: u32, block_size: u32, rounds: u64, seed: u64) {
     finish(&cluster, opened, &what);
 }
 
+/// The power fails: all nodes die at once. The first to come again replays all journals.
+fn all_die(nodes: u32, block_size: u32, rounds: u64, seed: u64) {
+    let what = format!("SEED={seed}, {nodes} nodes, block size {block_size}, {rounds} power failures");
+    println!("{what}");
+    let mut cluster = Cluster::make(nodes, 192, block_size, seed);
+    let mut opened: Vec<Option<Opened>> = cluster.all().into_iter().map(Some).collect();
+    prepare(&opened[0].as_ref().expect("open").fs);
+    let mut rng = Rng::new(seed);
+    for round in 0..number("SHARED_ROUNDS", rounds) {
+        let what = format!("{what}, round {round}");
+        let (pulse, over): (Arc<AtomicU64>, _) = (Arc::default(), AtomicBool::new(false));
+        let fs = Arc::clone(&opened[0].as_ref().expect("open").fs);
+        let size = SetAttr { size: Some(0), ..SetAttr::default() };
+        fs.setattr(&ME, look(&fs, &root(&fs), "log").expect("the log").addr, &size).expect("truncate");
+        match fs.unlink(fs.root(), b"lock") {
+            Ok(()) | Err(Error::NotFound) => {}
+            Err(e) => panic!("{what}: {e}"),
+        }
+        fs.sync().expect("sync");
+        let mut all = programs(&opened, 2, seed ^ round << 8, &pulse);
+        let after = Duration::from_millis(30 + rng.below(300));
+        std::thread::scope(|s| {
+            s.spawn(|| watch(&cluster, &pulse, &over, &what));
+            let threads: Vec<_> = all.iter_mut().map(|p| s.spawn(move || p.run(number("SHARED_OPS", 400)))).collect();
+            std::thread::sleep(after);
+            cluster.cables.iter().for_each(|cable| cable.pull());
+            (0..nodes as usize).for_each(|n| cluster.hall.kill(n));
+            for thread in threads {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            over.store(true, Ordering::Release);
+        });
+        let promised: Vec<(u64, u64)> =
+            all.iter().map(|p| (p.promised.load(Ordering::Acquire), p.appended + 1)).collect();
+        drop((all, fs));
+        opened.clear();
+        check(&*cluster.disk, &format!("{what}: before the replay"));
+        cluster.hall = crate::hall::Hall::open(seed ^ round);
+        opened = cluster.all().into_iter().map(Some).collect();
+        for node in opened.iter().flatten() {
+            let seen = records(&node.fs, promised.len() as u64, &what);
+            let fits = seen.iter().zip(&promised).all(|(seen, (least, most))| least <= seen && seen <= most);
+            assert!(fits, "{what}: {seen:?} records, (least, most) {promised:?}");
+        }
+        println!("  round {round}: after {after:?}, {promised:?}");
+    }
+    finish(&cluster, opened, &what);
+}
+
+#[test]
+fn two_nodes_all_die() {
+    all_die(2, 4096, 6, seed("two_nodes_all_die"));
+}
+
+#[test]
+fn three_nodes_all_die() {
+    all_die(3, 1024, 5, seed("three_nodes_all_die"));
+}
+
+#[test]
+fn four_nodes_at_once() {
+    all_at_once(4, 512, 150, seed("four_nodes_at_once"));
+}
+
 #[test]
 fn two_nodes_at_once() {
     all_at_once(2, 4096, 400, seed("two_nodes_at_once"));
