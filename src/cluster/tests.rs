@@ -129,6 +129,7 @@ impl Lab {
             node: NodeId(id),
             address: self.address(id),
             peers: nodes.iter().filter(|n| n.0 != id).map(|n| (*n, self.address(n.0))).collect(),
+            tls: None,
             membership: Box::new(Fixed::new(FixedConfig {
                 node: NodeId(id),
                 incarnation: LIVES.fetch_add(1, Ordering::Relaxed),
