@@ -8,7 +8,9 @@
 //!
 //! * the nodes that live are a majority of the list (of two nodes, one is enough), and
 //! * no node is in doubt. In doubt is who was a member of a started view and fell silent, or, when nobody of the view
-//!   has been started before, who has not been seen at all: it may live, cut off, and write. The leader has it fenced.
+//!   has been started before, who has not been seen at all: it may live, cut off, and write. The leader has it fenced;
+//! * those who live and have not joined say that they know that the leader has. Otherwise two that join at the same moment
+//!   would both begin, each alone.
 //!
 //! Two leaders may exist for a while, on both sides of a cut; only the side with the majority starts anything, and it
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
@@ -138,6 +140,10 @@ impl Fixed {
         let ours = beat.cluster == self.cluster && beat.node == from;
         let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
         let before = peer.beat.as_ref().map(|beat| beat.incarnation);
+        if before != Some(beat.incarnation) || peer.beat.as_ref().is_some_and(|old| joins(old) < joins(&beat)) {
+            // It waits to hear that we know.
+            self.next_beat = 0;
+        }
         peer.heard = Some(self.now);
         if before == Some(beat.incarnation) || before.is_none() {
             peer.beat = Some(beat);
@@ -294,7 +300,22 @@ impl Fixed {
         });
         // Someone may have come back since the view was proposed: it is not dead, and must not be passed over.
         let complete = self.desired(lockspace) == view.members;
-        complete && all_stopped && self.is_quorate() && self.nobody_in_doubt(lockspace, view)
+        complete
+            && all_stopped
+            && self.is_quorate()
+            && self.others_know(lockspace, view)
+            && self.nobody_in_doubt(lockspace, view)
+    }
+
+    /// Do those who live and are not in this view know that we have joined? From then on they begin nothing without us.
+    fn others_know(&self, lockspace: u32, view: &View) -> bool {
+        let Some(space) = self.spaces.get(&lockspace).filter(|space| space.known.is_empty()) else { return true };
+        let others = self.peers.iter().filter(|(node, _)| !view.members.iter().any(|m| m.0 == **node));
+        others.filter_map(|(_, peer)| peer.beat.as_ref()).all(|beat| {
+            beat.heard.iter().any(|(node, incarnation, join)| {
+                (*node, *incarnation) == (self.config.node, self.config.incarnation) && *join >= space.join
+            })
+        })
     }
 
     /// Has everyone been fenced who may still write? Orders it where it is due.
@@ -372,6 +393,11 @@ impl Fixed {
             node: self.config.node,
             incarnation: self.config.incarnation,
             cluster: self.cluster,
+            heard: self
+                .peers
+                .iter()
+                .filter_map(|(node, peer)| peer.beat.as_ref().map(|beat| (*node, beat.incarnation, joins(beat))))
+                .collect(),
             doubtful: self.doubtful.iter().copied().collect(),
             spaces,
         };
@@ -380,6 +406,11 @@ impl Fixed {
             self.actions.push_back(MembershipAction::Datagram { to: *node, bytes: bytes.clone() });
         }
     }
+}
+
+/// The highest number of a join in a sign of life: they are numbered in their order.
+fn joins(beat: &Heartbeat) -> u64 {
+    beat.spaces.iter().map(|space| space.join).max().unwrap_or(0)
 }
 
 impl Membership for Fixed {

@@ -5,7 +5,7 @@ use crate::ids::NodeId;
 use bincode::{Decode, Encode};
 
 const MAGIC: u32 = 0x6866_3267;
-const LAYOUT: u16 = 1;
+const LAYOUT: u16 = 2;
 /// A datagram never needs more than this many members or lockspaces.
 const LIST_MAX: usize = 128;
 
@@ -44,6 +44,8 @@ pub struct Heartbeat {
     pub incarnation: u64,
     /// A hash of the cluster's name and list of nodes: others are ignored.
     pub cluster: u32,
+    /// The nodes it hears: with their incarnation, and the highest number of a join that it has heard of.
+    pub heard: Vec<(NodeId, u64, u64)>,
     /// Nodes that may still write to the disk, and must be fenced before locking goes on.
     pub doubtful: Vec<NodeId>,
     /// The lockspaces it has joined.
@@ -58,6 +60,7 @@ struct RawBeat {
     node: u32,
     cluster: u32,
     incarnation: u64,
+    heard: u16,
     doubtful: u16,
 }
 
@@ -84,6 +87,7 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
     let mut bytes = Vec::new();
     let spaces = &beat.spaces[..beat.spaces.len().min(LIST_MAX)];
     let doubtful = &beat.doubtful[..beat.doubtful.len().min(LIST_MAX)];
+    let heard = &beat.heard[..beat.heard.len().min(LIST_MAX)];
     let raw = RawBeat {
         magic: MAGIC,
         layout: LAYOUT,
@@ -91,9 +95,13 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
         node: beat.node.0,
         cluster: beat.cluster,
         incarnation: beat.incarnation,
+        heard: heard.len() as u16,
         doubtful: doubtful.len() as u16,
     };
     put(&mut bytes, &raw);
+    for (node, incarnation, join) in heard {
+        put(&mut bytes, &RawMember { node: node.0, incarnation: *incarnation, join: *join });
+    }
     for node in doubtful {
         put(&mut bytes, &node.0);
     }
@@ -122,7 +130,12 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     if raw.magic != MAGIC || raw.layout != LAYOUT {
         return Err(WireError::Value("heartbeat"));
     }
-    let (mut spaces, mut doubtful) = (Vec::new(), Vec::new());
+    let (mut spaces, mut doubtful, mut heard) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..raw.heard {
+        let (member, after) = take::<RawMember>(rest)?;
+        rest = after;
+        heard.push((NodeId(member.node), member.incarnation, member.join));
+    }
     for _ in 0..raw.doubtful {
         let (node, after) = take::<u32>(rest)?;
         rest = after;
@@ -147,5 +160,12 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
             known: space.known != 0,
         });
     }
-    Ok(Heartbeat { node: NodeId(raw.node), incarnation: raw.incarnation, cluster: raw.cluster, doubtful, spaces })
+    Ok(Heartbeat {
+        node: NodeId(raw.node),
+        incarnation: raw.incarnation,
+        cluster: raw.cluster,
+        heard,
+        doubtful,
+        spaces,
+    })
 }

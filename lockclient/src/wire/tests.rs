@@ -220,7 +220,7 @@ fn damaged_frames_neither_panic_nor_stay_unnoticed() {
 fn heartbeats_survive_a_round_trip() {
     let view = View { number: 7, leader: NodeId(1), members: vec![(NodeId(1), 5, 6), (NodeId(2), 8, 9)] };
     let spaces = vec![JoinedSpace { lockspace: LOCKSPACE_T, join: 3, view, started: true, known: true }];
-    let beat = Heartbeat { node: NodeId(1), incarnation: 5, cluster: 77, doubtful: vec![NodeId(4)], spaces };
+    let beat = Heartbeat { node: NodeId(1), incarnation: 5, cluster: 77, heard: vec![(NodeId(2), 6, 7)], doubtful: vec![NodeId(4)], spaces };
     let bytes = encode_heartbeat(&beat);
     assert_eq!(decode_heartbeat(&bytes), Ok(beat));
     assert!((0..bytes.len()).all(|n| decode_heartbeat(&bytes[..n]).is_err()));

@@ -17,6 +17,8 @@ struct Net {
     expelled: Vec<NodeId>,
     left: Vec<NodeId>,
     fence_works: bool,
+    /// Datagrams that are under way, when they take their time.
+    slow: Option<Vec<(NodeId, NodeId, Vec<u8>)>>,
 }
 
 fn config(node: u32, nodes: u32, incarnation: u64) -> FixedConfig {
@@ -42,6 +44,7 @@ impl Net {
             expelled: Vec::new(),
             left: Vec::new(),
             fence_works: true,
+            slow: None,
         };
         for node in present {
             net.boot(*node, nodes, 1);
@@ -81,7 +84,9 @@ impl Net {
                     self.feed(node, MembershipEvent::Fenced { node: victim, success });
                 }
                 MembershipAction::Datagram { to, bytes } => {
-                    if !self.cut.contains(&node) && !self.cut.contains(&to) {
+                    if let Some(slow) = &mut self.slow {
+                        slow.push((node, to, bytes));
+                    } else if !self.cut.contains(&node) && !self.cut.contains(&to) {
                         self.feed(to, MembershipEvent::Datagram { from: node, bytes });
                     }
                 }
@@ -126,6 +131,28 @@ impl Net {
 
     fn members(&self, node: u32) -> Vec<u32> {
         self.started.get(&NodeId(node)).map(|(_, m)| m.iter().map(|n| n.0).collect()).unwrap_or_default()
+    }
+}
+
+/// Found with whole nodes: five that had heard of one another joined at the same moment, and each began alone.
+#[test]
+fn nodes_that_join_at_the_same_moment_begin_together() {
+    for joins in 1..=5_u32 {
+        let mut net = Net::new(5, &[]);
+        for node in 1..=5 {
+            net.nodes.insert(NodeId(node), Fixed::new(config(node, 5, 1)));
+        }
+        net.run(1000);
+        net.slow = Some(Vec::new());
+        (1..=joins).for_each(|node| net.feed(NodeId(node), MembershipEvent::Join(SPACE)));
+        assert!(net.started.is_empty(), "started before the others could know: {:?}", net.started);
+        for (from, to, bytes) in net.slow.take().expect("set above") {
+            net.feed(to, MembershipEvent::Datagram { from, bytes });
+        }
+        net.run(1000);
+        let all: Vec<u32> = (1..=joins).collect();
+        all.iter().for_each(|node| assert_eq!(net.members(*node), all));
+        assert!(net.fenced.is_empty());
     }
 }
 
