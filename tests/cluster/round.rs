@@ -296,7 +296,13 @@ impl Round<'_> {
             history.load(file, *by, *process).map_err(|e| e.to_string())?;
         }
         println!("  {} operations: {}", history.events.len(), checker::summary(&history));
+        let incarnations = history.incarnations.clone();
         let wrong = checker::check(history);
+        if !wrong.is_empty() {
+            for (i, n) in incarnations.iter().enumerate() {
+                println!("  incarnation {i}: node{} faulty from {:?}, killed at {:?}", n.node, n.faulty, n.killed);
+            }
+        }
         if wrong.is_empty() {
             for (file, _, _) in &self.files {
                 let _missing = fs::remove_file(file).is_err();

@@ -12,7 +12,7 @@ pub const LINE: usize = 32;
 
 /// A line of the log.
 pub fn log_line(writer: u32, number: u32) -> Vec<u8> {
-    format!("writer {writer:>6} number {number:>9}\n").into_bytes()
+    format!("writer {writer:>6} number {number:>10}\n").into_bytes()
 }
 
 /// A checksum: FNV-1a.
