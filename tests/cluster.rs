@@ -70,32 +70,40 @@ fn on_a_plain_directory() {
     }
 }
 
+/// One mount without a cluster: what was fsynced survives every kill.
+#[test]
+fn on_one_node() {
+    series(Lab::alone, number("SECONDS", 16), &[Fault::Kill, Fault::Pause, Fault::Leave]);
+}
+
 #[test]
 fn without_faults() {
-    cluster(number("SECONDS", 120) / 10, &[]);
+    series(cluster, number("SECONDS", 120) / 10, &[]);
 }
 
 #[test]
 fn with_faults() {
-    let chosen: Vec<Fault> = match std::env::var("FAULTS") {
-        Ok(names) => FAULTS.into_iter().filter(|f| names.split(',').any(|n| n == format!("{f:?}"))).collect(),
-        Err(_) => FAULTS.to_vec(),
-    };
-    cluster(number("SECONDS", 25), &chosen);
+    series(cluster, number("SECONDS", 25), &FAULTS);
+}
+
+fn cluster() -> std::io::Result<Lab> {
+    Lab::cluster(u32::try_from(number("NODES", 3).clamp(1, 16)).expect("small"))
 }
 
 /// Rounds of half a minute at most.
-fn cluster(seconds: u64, faults: &[Fault]) {
-    // One cluster at a time: the machine is shared, and the token is a second.
+fn series(lab: fn() -> std::io::Result<Lab>, seconds: u64, faults: &[Fault]) {
+    // One at a time: the machine is shared, and the token is a second.
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(missing) = lab::lacks() {
-        eprintln!("SKIPPED: a cluster of mounts needs {missing}. NOTHING WAS TESTED.");
+        eprintln!("SKIPPED: it needs {missing}. NOTHING WAS TESTED.");
         return;
     }
+    let chosen = std::env::var("FAULTS").ok();
+    let wanted = |f: &Fault| chosen.as_ref().is_none_or(|c| c.split(',').any(|n| n == format!("{f:?}")));
+    let faults: Vec<Fault> = faults.iter().copied().filter(wanted).collect();
     let seed = seed();
-    let nodes = u32::try_from(number("NODES", 3).clamp(1, 16)).expect("small");
-    let mut lab = Lab::cluster(nodes).expect("a lab");
+    let mut lab = lab().expect("a lab");
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut n = 0;
     while n == 0 || Instant::now() + Duration::from_secs(8) < end {
@@ -103,7 +111,8 @@ fn cluster(seconds: u64, faults: &[Fault]) {
         let length = left.clamp(Duration::from_secs(8), Duration::from_secs(25));
         println!("round {n}: {length:?}");
         let power_loss = !faults.is_empty() && n % 2 == 0;
-        let plan = Plan { number: n, seed: seed ^ u64::from(n) << 20, length, most: u64::MAX, faults, power_loss };
+        let seed = seed ^ u64::from(n) << 20;
+        let plan = Plan { number: n, seed, length, most: u64::MAX, faults: &faults, power_loss };
         finish(&mut lab, |lab| {
             let everyone: Vec<usize> = (0..lab.nodes.len()).collect();
             match lab.mount(&everyone) {

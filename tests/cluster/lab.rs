@@ -69,10 +69,20 @@ impl Node {
     }
 }
 
+/// What the nodes are.
+enum Kind {
+    /// All use one directory of this machine.
+    Plain,
+    /// One mount, without a cluster.
+    Alone,
+    /// Mounts in a cluster.
+    Cluster(Net),
+}
+
 pub struct Lab {
     // Nodes first: dropped in this order.
     pub nodes: Vec<Node>,
-    net: Option<Net>,
+    kind: Kind,
     pub mountings: Vec<Mounting>,
     folder: Option<tempfile::TempDir>,
 }
@@ -116,19 +126,26 @@ impl Lab {
         Ok(lab)
     }
 
+    /// One node without a cluster, formatted, not mounted yet.
+    pub fn alone() -> io::Result<Self> {
+        let mut lab = Self::folders(1)?;
+        lab.format(&["-j", "1", "-p", "lock_nolock"])?;
+        lab.kind = Kind::Alone;
+        Ok(lab)
+    }
+
+    fn format(&self, options: &[&str]) -> io::Result<()> {
+        let image = self.image();
+        File::create(&image)?.set_len(2 << 30)?;
+        let out = Command::new("mkfs.gfs2").args(["-O", "-q", "-J", "8"]).args(options).arg(&image).output()?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        if out.status.success() { Ok(()) } else { Err(io::Error::other(format!("mkfs.gfs2: {said}"))) }
+    }
+
     /// A cluster, formatted, nothing mounted yet.
     pub fn cluster(nodes: u32) -> io::Result<Self> {
         let mut lab = Self::folders(nodes)?;
-        let image = lab.image();
-        File::create(&image)?.set_len(2 << 30)?;
-        let (journals, table) = (nodes.to_string(), "lab:shared");
-        let out = Command::new("mkfs.gfs2")
-            .args(["-O", "-q", "-j", &journals, "-J", "8", "-p", "lock_dlm", "-t", table])
-            .arg(&image)
-            .output()?;
-        if !out.status.success() {
-            return Err(io::Error::other(format!("mkfs.gfs2: {}", String::from_utf8_lossy(&out.stderr))));
-        }
+        lab.format(&["-j", &nodes.to_string(), "-p", "lock_dlm", "-t", "lab:shared"])?;
         let agent = lab.dir().join("fence");
         let job = serde_json::to_string(&Job::Fence { lab: lab.dir().to_owned() })?;
         let exe = std::env::current_exe()?;
@@ -141,7 +158,7 @@ impl Lab {
             file += &format!("[node.fence]\nagent = \"{}\"\n", agent.display());
         }
         fs::write(lab.dir().join("cluster.toml"), file)?;
-        lab.net = Some(Net::new(nodes)?);
+        lab.kind = Kind::Cluster(Net::new(nodes)?);
         Ok(lab)
     }
 
@@ -154,7 +171,7 @@ impl Lab {
             fs::create_dir(dir.join("run"))?;
             all.push(Node { number, dir, daemon: None, mounting: 0, workers: Vec::new() });
         }
-        Ok(Self { nodes: all, net: None, mountings: Vec::new(), folder: Some(folder) })
+        Ok(Self { nodes: all, kind: Kind::Plain, mountings: Vec::new(), folder: Some(folder) })
     }
 
     pub fn dir(&self) -> &Path {
@@ -167,7 +184,7 @@ impl Lab {
 
     /// True for nodes without a filesystem of ours.
     pub fn is_plain(&self) -> bool {
-        self.net.is_none()
+        matches!(self.kind, Kind::Plain)
     }
 
     /// Leaves the files for a look afterwards.
@@ -214,15 +231,21 @@ impl Lab {
     }
 
     fn start_daemon(&mut self, i: usize) -> io::Result<()> {
-        let options = format!("fg,cluster={},node=node{}", self.dir().join("cluster.toml").display(), i + 1);
-        let image = self.image();
+        let (image, helper) = (self.image(), program("mount.gfs2r"));
+        let (mut command, options) = match &self.kind {
+            Kind::Plain => return Ok(()),
+            Kind::Alone => (Command::new(helper), "fg".to_owned()),
+            Kind::Cluster(net) => {
+                let number = u32::try_from(i).unwrap_or(0) + 1;
+                let file = self.dir().join("cluster.toml");
+                (net.command(number, &helper), format!("fg,cluster={},node=node{number}", file.display()))
+            }
+        };
         let node = self.nodes.get_mut(i).ok_or(io::ErrorKind::NotFound)?;
         let log = File::options().create(true).append(true).open(node.log())?;
-        let net = self.net.as_ref().ok_or(io::ErrorKind::NotFound)?;
         node.mounting = self.mountings.len();
         self.mountings.push(Mounting { node: node.number, since: now(), faulty: None, killed: None });
-        let child = net
-            .command(node.number, &program("mount.gfs2r"))
+        let child = command
             .arg(image)
             .arg(node.mnt())
             .args(["-o", &options])
@@ -315,11 +338,11 @@ impl Lab {
         if let Some(m) = self.mountings.get_mut(node.mounting) {
             m.faulty = Some(now());
         }
-        self.net.as_ref().map_or(Ok(()), |net| net.cut(node.number))
+        if let Kind::Cluster(net) = &self.kind { net.cut(node.number) } else { Ok(()) }
     }
 
     pub fn heal(&mut self, i: usize) -> io::Result<()> {
-        self.net.as_ref().map_or(Ok(()), |net| net.heal(self.nodes[i].number))
+        if let Kind::Cluster(net) = &self.kind { net.heal(self.nodes[i].number) } else { Ok(()) }
     }
 
     /// When the present daemon of this node was fenced.

@@ -75,3 +75,36 @@ impl Drop for Net {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_node_is_alone_until_it_is_healed() {
+        if let Some(missing) = crate::lab::lacks() {
+            eprintln!("SKIPPED: it needs {missing}. NOTHING WAS TESTED.");
+            return;
+        }
+        let net = Net::new(2).expect("a network");
+        let heard = |how: &str| {
+            // Something that answers: a refused connection is an answer too.
+            let script = format!(
+                "import socket,sys\ns=socket.socket()\ns.settimeout({how})\ntry: s.connect(('{}',9))\nexcept \
+                 ConnectionRefusedError: sys.exit(0)\nexcept OSError: sys.exit(1)",
+                Net::address(2)
+            );
+            let python = net.command(1, Path::new("python3")).args(["-c", &script]).status();
+            python.expect("python runs").success()
+        };
+        assert!(heard("5"));
+        net.cut(2).expect("cut");
+        assert!(!heard("0.5"));
+        net.heal(2).expect("healed");
+        assert!(heard("5"));
+        let name = net.name.clone();
+        drop(net);
+        let left = std::fs::read_dir("/run/netns").into_iter().flatten().filter_map(Result::ok);
+        assert!(!left.map(|e| e.file_name()).any(|f| f.to_string_lossy().starts_with(&name)));
+    }
+}

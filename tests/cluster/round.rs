@@ -11,8 +11,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Processes on each node.
-const PROCESSES: u32 = 2;
+/// Processes on all nodes together; at least two on each.
+const PROCESSES: usize = 6;
 /// Who is still at it this long after the end hangs.
 const HANGS: Duration = Duration::from_secs(45);
 /// How long the others may take to see that a node is dead and to kill it.
@@ -124,7 +124,7 @@ impl Round<'_> {
     }
 
     fn start_workers(&mut self, node: usize) -> Result<(), String> {
-        for _ in 0..PROCESSES {
+        for _ in 0..(PROCESSES / self.lab.nodes.len()).max(2) {
             let spec = self.spec(node);
             let what = format!("node{} worker {}", node + 1, spec.writer);
             let output = self.lab.nodes[node].dir.join("workers");
