@@ -13,18 +13,22 @@
 
 mod attr;
 mod flags;
+mod flock;
 mod freeze;
+mod grow;
 mod handle;
 mod io;
 mod list;
 mod make;
 mod namei;
 mod node;
+pub mod plock;
 mod rename;
 mod xattr;
 
 pub use attr::{Attr, SetAttr, SetTime};
 pub use flags::{FsxAttr, Inode as InodeFlags};
+pub use flock::LockDone;
 pub use io::OpenHow;
 pub use list::DirItem;
 pub use make::NewInode;
@@ -32,17 +36,20 @@ pub use rename::RenameHow;
 pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
-use crate::format::DiFlags;
+use crate::format::{DiFlags, StatfsChange};
+use crate::glock::Entry;
 use crate::ids::{BlockAddr, Inum};
-use crate::inode::{Inode, InodeExclusive, InodeShared, Volume};
+use crate::inode::{Inode, InodeExclusive, InodeShared, Users, Volume};
 use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
-use crate::sync::{self, Mutex};
+use crate::sync;
+use flock::Flocks;
 use freeze::Gate;
 use node::Nodes;
-use std::sync::Arc;
+use plock::Plocks;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 /// How long nothing must have been deleted until a full disk is called full; also what "no space" costs while somebody has a
@@ -80,33 +87,66 @@ impl Space {
     }
 }
 
+/// Who uses inodes on this node: the kernel, through its operations.
+struct Here(Weak<Fs>);
+
+impl Users for Here {
+    fn uses(&self, addr: BlockAddr) -> bool {
+        self.0.upgrade().is_some_and(|fs| fs.nodes.known(addr))
+    }
+    fn forget_soon(&self, addr: BlockAddr) {
+        if let Some(fs) = self.0.upgrade()
+            && let Some(forget) = fs.forgetter.get()
+        {
+            forget(addr);
+        }
+    }
+}
+
 /// A mounted filesystem.
 pub struct Fs {
     vol: Arc<Volume>,
     statfs: Arc<Statfs>,
     quota: Option<Arc<Quota>>,
     nodes: Nodes,
-    /// The rename lock: directories move only under it, so that nobody can make a loop.
-    renames: Mutex<()>,
+    /// Makes the kernel forget an inode that it only remembers.
+    forgetter: OnceLock<Box<dyn Fn(BlockAddr) + Send + Sync>>,
     /// Nothing may be changed (now: a remount can switch it).
     read_only: AtomicBool,
     /// Shut while the volume is frozen.
     gate: Gate,
+    flocks: Arc<Flocks>,
+    plocks: OnceLock<Arc<dyn Plocks>>,
 }
 
 impl Fs {
     /// The operations on an opened volume.
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
-        Arc::new(Self {
+        let flocks = Flocks::new(Arc::clone(vol.inodes.manager()));
+        let fs = Arc::new(Self {
             vol,
             statfs,
             quota,
             nodes: Nodes::new(root),
-            renames: Mutex::new(()),
+            forgetter: OnceLock::new(),
             read_only,
             gate: Gate::default(),
-        })
+            flocks,
+            plocks: OnceLock::new(),
+        });
+        if fs.vol.users.set(Box::new(Here(Arc::downgrade(&fs)))).is_err() {
+            tracing::error!("a volume has one set of operations");
+        }
+        fs
+    }
+
+    /// `forget` asks the kernel, without waiting, to forget an inode that it does not have open: another node wants to delete
+    /// it. To be set once.
+    pub fn set_forgetter(&self, forget: Box<dyn Fn(BlockAddr) + Send + Sync>) {
+        if self.forgetter.set(forget).is_err() {
+            tracing::error!("the forgetter is set once");
+        }
     }
 
     /// Forbids or allows changes; used by a remount.
@@ -122,6 +162,11 @@ impl Fs {
     /// The volume.
     pub fn volume(&self) -> &Arc<Volume> {
         &self.vol
+    }
+
+    /// True when the kernel was told of this inode and has not forgotten it.
+    pub fn is_known(&self, node: BlockAddr) -> bool {
+        self.nodes.known(node)
     }
 
     /// The root directory's node.
@@ -160,6 +205,11 @@ impl Fs {
             quota.sync(&self.vol)?;
         }
         self.statfs.sync(&self.vol)
+    }
+
+    /// Takes over what a dead node had counted; `file` is its statfs_change dinode (see [`Statfs::take_over`]).
+    pub fn take_over_counts(&self, delta: &StatfsChange, file: BlockAddr) -> Result<()> {
+        self.statfs.take_over(&self.vol, delta, file)
     }
 
     /// Deletes inodes that lost their last name before a crash, on any node, and that nobody here uses. `stop`: it ends early.
@@ -247,6 +297,11 @@ impl Fs {
         }
     }
 
+    /// Forgets every inode: the volume is being closed and the kernel gone.
+    pub fn forget_known(&self) {
+        self.nodes.clear();
+    }
+
     /// An inode that [`Fs::let_go`] returned cannot be deleted by the caller after all: [`Fs::forget_all`] will.
     pub fn leave_to_unmount(&self, inum: Inum) {
         self.nodes.put_back(inum);
@@ -258,16 +313,11 @@ impl Fs {
             return Ok(());
         }
         self.gate.pass()?;
-        let inode = match self.vol.exclusive(inum) {
-            Ok(inode) => inode,
-            // Deleted already, and the block lives again.
-            Err(Error::Stale) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        if inode.dinode.nlink.get() != 0 || self.nodes.known(inum.addr) {
-            return Ok(());
+        let deleted = self.vol.delete_at(inum.addr, Some(inum.formal), &|| !self.nodes.known(inum.addr));
+        if matches!(deleted, Ok(false)) {
+            tracing::debug!("inode {} is deleted by another node, or was", inum.addr);
         }
-        self.vol.delete(inode)
+        deleted.map(drop)
     }
 
     /// Passes a result on; a contradiction on the disk makes the mount withdraw.
@@ -279,12 +329,20 @@ impl Fs {
         self.vol.shared(self.nodes.inum(node)?)
     }
 
+    fn shared_as(&self, node: BlockAddr, entry: Entry) -> Result<InodeShared> {
+        self.vol.shared_as(self.nodes.inum(node)?, entry)
+    }
+
     fn exclusive(&self, node: BlockAddr) -> Result<InodeExclusive> {
+        self.exclusive_as(node, Entry::Ordinary)
+    }
+
+    fn exclusive_as(&self, node: BlockAddr, entry: Entry) -> Result<InodeExclusive> {
         if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         self.gate.pass()?;
-        self.vol.exclusive(self.nodes.inum(node)?)
+        self.vol.exclusive_as(self.nodes.inum(node)?, entry)
     }
 
     /// `QuotaExceeded` when the owner may not have `blocks` more. The superuser may; and whoever is above a limit may do what

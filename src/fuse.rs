@@ -12,6 +12,7 @@
 
 mod adapter;
 mod asker;
+mod coherence;
 mod convert;
 mod dispatch;
 mod errno;
@@ -20,6 +21,7 @@ mod kernel;
 mod listing;
 mod native;
 mod negotiate;
+mod pages;
 mod policy;
 mod service;
 mod session;

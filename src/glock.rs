@@ -21,6 +21,7 @@
 //!
 //! Holders are not re-entrant: a thread that holds a lock and asks for it again waits for itself.
 
+mod claim;
 mod driver;
 mod dump;
 mod holder;
@@ -39,15 +40,18 @@ mod tests;
 #[cfg(test)]
 mod transcript;
 
+pub use claim::Claim;
 pub use driver::Glock;
 pub use holder::{DeferredHolder, ExclusiveHolder, SharedHolder};
 pub use machine::Reply;
 pub use manager::{Answer, LockClient, LockManager, Lvb, Nolock, Request};
 pub use mode::LockState;
+pub use queue::Entry;
 pub use table::GlockTable;
 
 use crate::error::Result;
 use crate::ids::LockName;
+use std::sync::Arc;
 use workers::Workers;
 
 /// What lives inside a glock. Implemented beside each object (`inode/protect.rs`, `rgrp/protect.rs`).
@@ -56,8 +60,20 @@ pub trait Protected: Sized + Send + Sync + 'static {
     type Context: Send + Sync + 'static;
     /// The lock carries a value block.
     const HAS_LVB: bool = false;
+    /// The kernel may cache what the lock protects, so that it must be [drained](Protected::drain).
+    const DRAINS: bool = false;
     /// Reads the object from the disk; called with the lock held, when a holder finds no object.
     fn instantiate(name: LockName, cx: &Self::Context) -> Result<Self>;
+    /// Whether [`Protected::drain`] would have anything to do; called under the glock's mutex, so it must be a quick look.
+    fn must_drain(_name: LockName, _to: LockState, _cx: &Self::Context) -> bool {
+        false
+    }
+    /// Makes the kernel give back what it cached under this lock and may not when we hold no more than `to`. The lock is still
+    /// held and the object not locked: requests that this waits for are let in ([`Entry`]). An error means that the lock is never
+    /// given up.
+    fn drain(_name: LockName, _to: LockState, _cx: &Self::Context) -> Result<()> {
+        Ok(())
+    }
     /// Makes all that this lock covers clean on the disk (log flushed, written in place, revoked), before EX is given up. An
     /// error means that the lock is never given up.
     fn sync(name: LockName, object: &mut Self, cx: &Self::Context) -> Result<()>;
@@ -68,6 +84,10 @@ pub trait Protected: Sized + Send + Sync + 'static {
     }
     /// Forgets what is cached outside the object (buffers); the object itself is dropped with it.
     fn invalidate(name: LockName, cx: &Self::Context);
+    /// [`heed`](Self::heed) is called.
+    const HEEDS: bool = false;
+    /// Another node wants the lock: whoever uses it here for long may let go. Called on a thread of its own, holding nothing.
+    fn heed(_name: LockName, _cx: &Arc<Self::Context>) {}
     /// The object's line in a dump, without the leading blank.
     fn describe(&self) -> Option<String> {
         None

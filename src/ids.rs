@@ -179,6 +179,10 @@ impl LockName {
     pub fn rgrp(addr: BlockAddr) -> Self {
         Self { kind: LockKind::Rgrp, number: addr.get() }
     }
+    /// The lock that says that the inode at this address is in use.
+    pub fn iopen(addr: BlockAddr) -> Self {
+        Self { kind: LockKind::Iopen, number: addr.get() }
+    }
     /// The rename lock (a NONDISK lock, number 3).
     pub fn rename() -> Self {
         Self { kind: LockKind::Nondisk, number: 3 }

@@ -13,26 +13,32 @@
 //! says UNLINKED; when nobody has it open, `delete` frees leaves, attributes, tree and dinode in as many transactions as that
 //! takes. After a crash, `reclaim` finds what was left UNLINKED and deletes it from the start: every step tolerates that part
 //! of its work is done (ondisk.md 9.3).
+//!
+//! Where several nodes share the volume, `users.rs` says on which of them an inode is in use: the last one deletes it.
 
 mod attrs;
 mod create;
+mod kernel_cache;
 mod lifetime;
 mod lookup;
 mod protect;
 mod read;
+mod users;
 
-pub use create::Birth;
+pub use create::{Birth, Cradle};
+pub use kernel_cache::KernelCache;
 pub use read::check_dinode;
+pub use users::{Bare, InUse, Users};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::format::Dinode;
 use crate::glock::{ExclusiveHolder, Glock, GlockTable, SharedHolder};
-use crate::ids::{BlockSize, Inum, Jid};
+use crate::ids::{BlockAddr, BlockSize, Inum, Jid, LockName};
 use crate::journal::Journal;
 use crate::rgrp::{Reservation, Rgrps};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 /// What chapters 7 to 12 work on: one mounted volume. Made by `volume.rs`.
 pub struct Volume {
@@ -58,6 +64,16 @@ pub struct Volume {
     pub options: VolumeOptions,
     /// Inode glocks.
     pub inodes: GlockTable<Inode>,
+    /// What the kernel caches of inodes; set once, where the volume is shared and mounted.
+    pub kernel_cache: OnceLock<Arc<dyn KernelCache>>,
+    /// Locks without an object: which inodes are in use, and the rename lock.
+    pub bare: GlockTable<Bare>,
+    /// Who uses inodes on this node; set once.
+    pub users: OnceLock<Box<dyn Users>>,
+    /// Told of every inode lock that is lost; set once.
+    pub lost: OnceLock<Box<dyn Fn(LockName) + Send + Sync>>,
+    /// Inodes whose locks the mount itself holds for good: nobody else on this node may ask for them.
+    pub kept: Vec<BlockAddr>,
 }
 
 /// Mount options that matter below FUSE.

@@ -49,7 +49,7 @@ mod transaction;
 pub use flush::FlushReason;
 pub use log::Journal;
 pub use place::{JournalPlace, LogExtent};
-pub use replay::{CleanJournal, Replayed, UnrecoveredJournal};
+pub use replay::{CleanJournal, Replayed, Settle, UnrecoveredJournal};
 pub use reserve::Reserve;
 pub use transaction::Transaction;
 

@@ -3,20 +3,26 @@
 //! Blocks are charged to a user and a group in the transaction that allocates them: in a slot of this node's quota_change
 //! file. From time to time the slots are moved to the quota file, which all nodes share; usage is the file's value plus the
 //! slot's change.
+//!
+//! An entry of the quota file travels with its lock, in the value block: who has that lock need not read the file (ondisk.md
+//! 7.3, 10.1).
 
 use crate::cache::Buffer;
 use crate::error::{CorruptKind, Error, Result};
 use crate::file;
 use crate::format::dinode::DINODE_SIZE;
 use crate::format::system::QC_USER;
-use crate::format::{OnDisk, QuotaChange, QuotaEntry};
-use crate::ids::{BlockAddr, FileBlock};
+use crate::format::lvb::QuotaLvb;
+use crate::format::{MAGIC, OnDisk, QuotaChange, QuotaEntry};
+use crate::glock::{GlockTable, LockManager, Lvb, Protected};
+use crate::ids::{BlockAddr, FileBlock, LockKind, LockName};
 use crate::inode::{Inode, Volume};
 use crate::journal::{Reserve, Transaction};
 use crate::rgrp::{Owner, Space, Want};
 use crate::sync::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `quota=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,9 @@ impl Who {
             Self::Group(id) => 2 * u64::from(id) + 1,
         }
     }
+    fn lock(self) -> LockName {
+        LockName { kind: LockKind::Quota, number: self.index() }
+    }
     fn from_index(index: u64) -> Option<Self> {
         let id = u32::try_from(index / 2).ok()?;
         Some(if index.is_multiple_of(2) { Self::User(id) } else { Self::Group(id) })
@@ -65,14 +74,53 @@ pub struct QuotaLine {
     pub used: i64,
 }
 
-/// Pending quota changes of this node and the cached entries.
+/// Pending quota changes of this node, and the locks of the entries.
 pub struct Quota {
     mode: QuotaMode,
     inode: BlockAddr,
     blocks: Vec<Arc<Buffer>>,
     slots_per_block: usize,
     state: Mutex<State>,
+    /// One lock for each entry of the quota file.
+    locks: GlockTable<EntryLock>,
+    /// What the locks' table refers to.
+    _alive: Arc<()>,
 }
+
+/// What lies in the lock of an entry: nothing, the entry is its value block.
+struct EntryLock;
+
+impl Protected for EntryLock {
+    type Context = ();
+    const HAS_LVB: bool = true;
+    fn instantiate(_: LockName, (): &()) -> Result<Self> {
+        Ok(Self)
+    }
+    fn sync(_: LockName, _: &mut Self, (): &()) -> Result<()> {
+        Ok(())
+    }
+    fn invalidate(_: LockName, (): &()) {}
+}
+
+/// Limit, warning level and value, as the value block has them; `None` when nobody has filled it in.
+fn from_lvb(lvb: Lvb) -> Option<(u64, u64, i64)> {
+    let said = QuotaLvb::view(&lvb.0);
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    (said.magic.get() == MAGIC).then(|| (count(said.limit.get()), count(said.warn.get()), said.value.get()))
+}
+
+fn to_lvb(entry: &QuotaEntry) -> Lvb {
+    let mut lvb = Lvb::default();
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX).into();
+    let (limit, warn) = (count(entry.limit.get()), count(entry.warn.get()));
+    *QuotaLvb::edit(&mut lvb.0) =
+        QuotaLvb { magic: MAGIC.into(), pad: 0.into(), limit, warn, value: entry.value.get().into() };
+    lvb
+}
+
+/// Entries whose locks are kept when nobody uses them.
+const KEPT: usize = 4096;
+
 
 #[derive(Default)]
 struct State {
@@ -82,8 +130,6 @@ struct State {
     free: Vec<usize>,
     /// Slots from here on were never used.
     next: usize,
-    /// Entries of the quota file as last read.
-    entries: HashMap<Who, (u64, u64, i64)>,
 }
 
 const ENTRY: u64 = size_of::<QuotaEntry>() as u64;
@@ -91,7 +137,12 @@ const SLOT: usize = size_of::<QuotaChange>();
 
 impl Quota {
     /// Loads pending changes from this node's quota_change blocks. `inode` is the quota file's dinode.
-    pub fn load(mode: QuotaMode, inode: BlockAddr, blocks: Vec<Arc<Buffer>>) -> Result<Arc<Self>> {
+    pub fn load(
+        mode: QuotaMode,
+        inode: BlockAddr,
+        blocks: Vec<Arc<Buffer>>,
+        manager: Arc<dyn LockManager>,
+    ) -> Result<Arc<Self>> {
         let payload = blocks.first().map_or(0, |b| b.bytes().len() - 24);
         let slots_per_block = payload / SLOT;
         let mut state = State::default();
@@ -114,7 +165,14 @@ impl Quota {
         }
         let used: std::collections::HashSet<usize> = state.pending.values().map(|(slot, _)| *slot).collect();
         state.free = (0..state.next).filter(|s| !used.contains(s)).collect();
-        Ok(Arc::new(Self { mode, inode, blocks, slots_per_block, state: Mutex::new(state) }))
+        let (locks, alive) = (GlockTable::new(manager, KEPT), Arc::new(()));
+        locks.set_context(&alive);
+        Ok(Arc::new(Self { mode, inode, blocks, slots_per_block, state: Mutex::new(state), locks, _alive: alive }))
+    }
+
+    /// Gives up all locks, when the volume is closed; how many could not be in this time.
+    pub fn give_up_all(&self, at_most: Duration) -> usize {
+        self.locks.give_up_all(at_most)
     }
 
     /// How the mount treats quotas.
@@ -202,14 +260,18 @@ impl Quota {
 
     /// The quota file's entry: limit, warning level, value.
     fn entry(&self, vol: &Volume, who: Who) -> Result<(u64, u64, i64)> {
-        if let Some(&known) = self.state.lock().entries.get(&who) {
+        let lock = self.locks.get(who.lock());
+        if let Some(known) = from_lvb(lock.shared()?.glock().lvb()) {
+            return Ok(known);
+        }
+        let mut held = lock.exclusive()?;
+        if let Some(known) = from_lvb(held.glock().lvb()) {
             return Ok(known);
         }
         let inode = vol.inode(self.inode).shared()?;
         let entry = read_entry(vol, &inode, who)?;
-        let known = (entry.limit.get(), entry.warn.get(), entry.value.get());
-        self.state.lock().entries.insert(who, known);
-        Ok(known)
+        held.set_lvb(to_lvb(&entry));
+        Ok((entry.limit.get(), entry.warn.get(), entry.value.get()))
     }
 
     /// Adds pending changes to the quota file, one transaction for each id. Where the disk is too full for an id's place in
@@ -241,6 +303,7 @@ impl Quota {
 
     /// Changes an entry of the quota file, with the pending change moved into it when `settle`, in one transaction.
     fn update(&self, vol: &Volume, who: Who, settle: bool, f: impl FnOnce(&mut QuotaEntry)) -> Result<()> {
+        let mut held = self.locks.get(who.lock()).exclusive()?;
         let mut inode = vol.inode(self.inode).exclusive()?;
         let mut entry = read_entry(vol, &inode, who)?;
         let (at, end) = (who.index() * ENTRY, who.index() * ENTRY + ENTRY);
@@ -273,7 +336,7 @@ impl Quota {
             }
         }
         f(&mut entry);
-        state.entries.insert(who, (entry.limit.get(), entry.warn.get(), entry.value.get()));
+        held.set_lvb(to_lvb(&entry));
         drop(state);
         let mut none = Space::empty();
         let space = space.as_mut().unwrap_or(&mut none);

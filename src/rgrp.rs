@@ -40,6 +40,7 @@ pub use alloc::Space;
 pub use claims::Reservation;
 pub use free::FreeSpace;
 pub use group::Rgrp;
+pub use index::parse_rindex;
 pub use set::FreeSet;
 
 use crate::cache::Cache;
@@ -49,10 +50,10 @@ use crate::format::rgrp::RgrpExtent;
 use crate::glock::{Glock, GlockTable, LockManager};
 use crate::ids::{BlkState, BlockAddr, Jid};
 use crate::journal::{Journal, Transaction};
-use claims::Claims;
 use index::Index;
 use protect::RgrpContext;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Whose blocks are charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,9 @@ pub struct Want {
 /// Deletes unlinked inodes of the rgrp with this index; true when any went.
 type Reclaimer = Box<dyn Fn(usize) -> bool + Send + Sync>;
 
+/// Reads the rindex again and tells [`Rgrps::grow`].
+type Rereader = Box<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// Rgrps whose bitmaps stay in memory when nobody uses them.
 const KEPT: usize = 512;
 
@@ -102,6 +106,7 @@ pub struct Rgrps {
     /// Other nodes may want our locks.
     shared: bool,
     reclaimer: OnceLock<Reclaimer>,
+    rereader: OnceLock<Rereader>,
 }
 
 impl Rgrps {
@@ -117,14 +122,12 @@ impl Rgrps {
         njournals: u32,
         discard: bool,
     ) -> Result<Arc<Self>> {
-        let index = Index::new(extents);
-        let claims = (0..index.len()).map(|n| Arc::new(Claims::new(n))).collect();
-        let cx = Arc::new(RgrpContext { cache, journal, index, claims });
+        let cx = Arc::new(RgrpContext { cache, journal, index: Index::new(extents) });
         let shared = manager.is_shared();
         let table = GlockTable::new(manager, KEPT);
         table.set_context(&cx);
-        let (njournals, reclaimer) = (njournals.max(1), OnceLock::new());
-        Ok(Arc::new(Self { ledger, cx, table, jid, njournals, discard, shared, reclaimer }))
+        let (njournals, reclaimer, rereader) = (njournals.max(1), OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Self { ledger, cx, table, jid, njournals, discard, shared, reclaimer, rereader }))
     }
 
     /// Number of rgrps.
@@ -139,12 +142,63 @@ impl Rgrps {
 
     /// Where they lie, ascending.
     pub fn extents(&self) -> Vec<RgrpExtent> {
-        self.cx.index.all().to_vec()
+        self.cx.index.all()
     }
 
     /// True when the block is some rgrp's data block (what a pointer may point to).
     pub fn owns(&self, block: BlockAddr) -> bool {
-        self.cx.index.of(block).is_some()
+        self.cx.index.of(block).is_some() || self.owned_by_now(block)
+    }
+
+    /// The rgrp that owns the block.
+    fn of(&self, block: BlockAddr) -> Result<usize> {
+        if self.cx.index.of(block).is_none() {
+            self.reread()?;
+        }
+        self.cx.index.must_own(block)
+    }
+
+    #[cold]
+    fn owned_by_now(&self, block: BlockAddr) -> bool {
+        match self.reread() {
+            Ok(()) => self.cx.index.of(block).is_some(),
+            Err(e) => {
+                tracing::debug!("the rindex could not be read again: {e}");
+                false
+            }
+        }
+    }
+
+    /// The rindex may have grown (its lock was lost): it is read again before the next allocation.
+    pub fn set_index_stale(&self) {
+        self.cx.index.set_stale();
+    }
+
+    /// Who reads the rindex again. The first one set counts.
+    pub fn set_rereader(&self, reread: Box<dyn Fn() -> Result<()> + Send + Sync>) {
+        if self.rereader.set(reread).is_err() {
+            tracing::debug!("a rereader was set already");
+        }
+    }
+
+    /// The rindex as it is now (checked, ascending): groups beyond those that are known are used from now on. `Corrupt` when
+    /// those that are known have changed.
+    pub fn grow(&self, extents: &[RgrpExtent]) -> Result<()> {
+        self.cx.index.grow(extents)
+    }
+
+    /// Reads the rindex again if it may have grown.
+    fn reread(&self) -> Result<()> {
+        let Some(reread) = self.rereader.get() else { return Ok(()) };
+        if self.cx.index.take_stale() {
+            reread().inspect_err(|_| self.cx.index.set_stale())?;
+        }
+        Ok(())
+    }
+
+    /// Gives up all locks, when the volume is closed; how many could not be in this time.
+    pub fn give_up_all(&self, at_most: Duration) -> usize {
+        self.table.give_up_all(at_most)
     }
 
     /// The locks, for dumps.
@@ -158,7 +212,7 @@ impl Rgrps {
 
     /// Locks the rgrp of `block` for freeing.
     pub fn lock_for_free(&self, block: BlockAddr) -> Result<FreeSpace<'_>> {
-        let n = self.cx.index.must_own(block)?;
+        let n = self.of(block)?;
         let mut group = self.glock(n).exclusive()?;
         self.available(&mut group)?;
         Ok(FreeSpace::new(self, group))
@@ -166,7 +220,7 @@ impl Rgrps {
 
     /// State of a block in the bitmap. Not to be asked while the same thread holds the rgrp: see `FreeSpace::state`.
     pub fn state(&self, block: BlockAddr) -> Result<BlkState> {
-        let n = self.cx.index.must_own(block)?;
+        let n = self.of(block)?;
         let group = self.glock(n).shared()?;
         group.state(block).ok_or_else(|| Error::corrupt(block, CorruptKind::Pointer(block.get())))
     }

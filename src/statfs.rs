@@ -7,7 +7,7 @@ use crate::cache::Buffer;
 use crate::error::Result;
 use crate::format::dinode::DINODE_SIZE;
 use crate::format::{MetaType, OnDisk, StatfsChange};
-use crate::ids::BlockAddr;
+use crate::ids::{BlockAddr, LockName};
 use crate::inode::Volume;
 use crate::journal::{Journal, Reserve, Transaction};
 use crate::quota::Quota;
@@ -94,10 +94,42 @@ impl Statfs {
         percent > 0 && counts.local.free.saturating_abs() >= limit.max(1)
     }
 
+    /// Without a file of our own there is nothing of ours to count.
+    pub fn forget_local(&self) {
+        self.counts.lock().local = Numbers::default();
+    }
+
+    /// Reads the master file again: other nodes add to it.
+    pub fn refresh(&self, vol: &Volume) -> Result<()> {
+        let held = vol.inode(self.master).shared()?;
+        let master = vol.cache.meta(self.master, held.lock_name(), MetaType::Dinode)?;
+        self.counts.lock().master = Numbers::read(&master);
+        Ok(())
+    }
+
+    /// Takes over what a dead node had counted and not added to the master file; `file` is its statfs_change dinode, which is
+    /// cleared in the same transaction. The caller has that node's journal, so nobody else uses the file.
+    pub fn take_over(&self, vol: &Volume, delta: &StatfsChange, file: BlockAddr) -> Result<()> {
+        let name = LockName::inode(file);
+        let theirs = vol.cache.meta(file, name, MetaType::Dinode)?;
+        let mut tx = vol.journal.begin(Reserve::blocks(2))?;
+        let mut counts = self.counts.lock();
+        counts.local = counts.local.plus(Numbers::from_disk(delta));
+        counts.local.put(&mut tx, &self.local);
+        Numbers::default().put(&mut tx, &theirs);
+        self.journal.set_local_statfs(counts.local.to_disk());
+        drop(counts);
+        tx.commit();
+        drop(theirs);
+        vol.journal.sync_owner(name)?;
+        vol.cache.invalidate(name);
+        Ok(())
+    }
+
     /// Moves the delta to the master file, one transaction.
     pub fn sync(&self, vol: &Volume) -> Result<()> {
         if self.counts.lock().local == Numbers::default() {
-            return Ok(());
+            return if vol.inodes.is_shared() { self.refresh(vol) } else { Ok(()) };
         }
         // Other nodes add to the master file too: its lock, and its contents as they are now.
         let addr = self.master;

@@ -1,9 +1,15 @@
 //! Opening and closing a volume: the one place where chapters 2 to 12 are put together.
 //!
-//! Opening goes: superblock, system files, recovery of every journal (a single node is always the first mounter), then our
+//! Opening goes: superblock, system files, recovery of every journal (a single node always is the first mounter), then our
 //! own journal, the rgrps, the counters, the operations. Closing goes the same way backwards and ends with a clean log header.
 
 mod bootstrap;
+mod held;
+mod layout;
+mod opened;
+mod recovery;
+
+pub use layout::Layout;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -12,18 +18,20 @@ use crate::error::{CorruptKind, Error, Result};
 use crate::format::superblock::{SUPERBLOCK_OFFSET, SuperblockError};
 use crate::format::{MetaType, OnDisk, Superblock};
 use crate::fs::Fs;
-use crate::glock::{GlockTable, LockManager, Nolock};
+use crate::glock::{GlockTable, LockManager, LockState, Nolock};
 use crate::ids::{BlockAddr, BlockSize, Jid, LockName};
 use crate::inode::{Volume, VolumeOptions};
-use crate::journal::{Journal, JournalPlace, Replayed, UnrecoveredJournal};
+use crate::journal::{Journal, JournalPlace, Replayed};
 use crate::quota::{Quota, QuotaMode};
 use crate::rgrp::Rgrps;
 use crate::statfs::{Accounts, Statfs};
 use crate::sync::Mutex;
 use bootstrap::{Bootstrap, SystemFile};
+use held::Locks;
+use recovery::recover;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 /// How a volume is to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +174,8 @@ pub struct Opened {
     pub recovered: Vec<(Jid, Replayed)>,
     /// How many journals the volume has.
     pub journals: u32,
+    places: Vec<JournalPlace>,
+    locks: Locks,
     read_only: AtomicBool,
     born_read_only: bool,
     remounting: Mutex<()>,
@@ -180,95 +190,44 @@ struct SystemFiles {
     quota: BlockAddr,
 }
 
-/// Where the parts of a volume lie, for looking at it without mounting it.
-pub struct Layout {
-    id: Identity,
-    cache: Arc<Cache>,
-    rgrps: Vec<crate::format::rgrp::RgrpExtent>,
-    journals: Vec<JournalPlace>,
+/// Which part a node plays when it mounts (ondisk.md 8.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounter {
+    /// Nobody else has the volume mounted: every journal is recovered.
+    First,
+    /// Others are at work: only our own journal is.
+    Joining,
+    /// Others may be at work, and we have no journal.
+    Spectator,
 }
 
-impl Layout {
-    /// Reads superblock, rindex and the places of the journals.
-    pub fn read(dev: Arc<dyn BlockDevice>) -> Result<Self, OpenError> {
-        let id = Identity::read(&*dev)?;
-        let cache = Cache::new(dev, id.bs, 32 << 20);
-        let system = system_files(&cache, &id, &OpenOptions::default())?;
-        let rgrps = Bootstrap { cache: &cache }.rindex(&system.rindex)?;
-        Ok(Self { id, cache, rgrps, journals: system.journals })
-    }
-    /// The superblock.
-    pub fn identity(&self) -> &Identity {
-        &self.id
-    }
-    /// The checked rindex, ascending.
-    pub fn rgrps(&self) -> &[crate::format::rgrp::RgrpExtent] {
-        &self.rgrps
-    }
-    /// The blocks of a journal, in order.
-    pub fn journal(&self, n: u32) -> Option<&[crate::journal::LogExtent]> {
-        self.journals.iter().find(|j| j.jid.0 == n).map(|j| j.extents.as_slice())
-    }
-    /// The whole contents of a small file or of a directory's hash table.
-    pub fn contents(&self, dev: &dyn BlockDevice, dinode: BlockAddr) -> Result<Vec<u8>> {
-        let _same_device = dev;
-        let boot = Bootstrap { cache: &self.cache };
-        boot.contents(&boot.open(dinode)?)
-    }
-    /// State of a block in its bitmap; `None` when no rgrp owns it.
-    pub fn state(&self, dev: &dyn BlockDevice, block: Option<BlockAddr>) -> Result<Option<crate::ids::BlkState>> {
-        let Some((n, index)) =
-            block.and_then(|b| self.rgrps.iter().enumerate().find_map(|(n, e)| Some((n, e.index_of(b)?))))
-        else {
-            return Ok(None);
-        };
-        let (part, offset) = crate::format::rgrp::bitmap_location(self.id.bs, index / 4);
-        let bytes = self.bitmap_block(dev, n, part)?;
-        Ok(Some(crate::ids::BlkState::from_bits(bytes[offset] >> (2 * (index % 4)))))
-    }
-    /// How many blocks of an rgrp are in a state.
-    pub fn count(&self, dev: &dyn BlockDevice, n: usize, state: crate::ids::BlkState) -> Result<u64> {
-        let extent = self.rgrps[n];
-        let mut count = 0;
-        for part in 0..extent.length {
-            let bytes = self.bitmap_block(dev, n, part)?;
-            let (offset, _, len) = extent.bitmap_part(self.id.bs, part);
-            for byte in &bytes[offset..offset + len as usize] {
-                count += (0..4).filter(|i| crate::ids::BlkState::from_bits(byte >> (2 * i)) == state).count() as u64;
-            }
-        }
-        Ok(count)
-    }
-    fn bitmap_block(&self, dev: &dyn BlockDevice, n: usize, part: u32) -> Result<crate::device::AlignedBuf> {
-        let mut bytes = crate::device::AlignedBuf::zeroed(self.id.bs.bytes());
-        dev.read(self.id.bs.offset(self.rgrps[n].addr.saturating_add(u64::from(part))), &mut bytes)?;
-        Ok(bytes)
-    }
-}
-
-/// Opens the volume on `dev`.
+/// Opens the volume on `dev`, which nobody else uses.
 pub fn open(dev: Arc<dyn BlockDevice>, options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
-    open_with(dev, options, clock, Arc::new(Nolock))
+    open_shared(dev, options, clock, Arc::new(Nolock), Mounter::First)
 }
 
-/// The same with another lock manager.
-pub fn open_with(
+/// Opens the volume on `dev`, which other nodes may use: `manager` grants the locks among them. The mount's own locks (ondisk.md
+/// 10.1: journal, live and so on) are the caller's; `options.jid` is ours by them, and `options.spectator` says whether we have
+/// one. Nothing that reads ahead on its own may stand in front of `dev`.
+pub fn open_shared(
     dev: Arc<dyn BlockDevice>,
     options: &OpenOptions,
     clock: Arc<dyn Clock>,
     manager: Arc<dyn LockManager>,
+    mounter: Mounter,
 ) -> Result<Opened, OpenError> {
     let id = Identity::read(&*dev)?;
     if id.bs.bytes() > 4096 && id.bs.bytes() > rustix::param::page_size() {
         return Err(OpenError::BlockSize(id.superblock.bsize.get()));
     }
     let writes = !options.read_only && !options.spectator;
-    // A cache of its own: what it holds is out of date after a replay.
+    let locks = Locks::new(Arc::clone(&manager));
+    // Caches of their own: what they hold is out of date after a replay, and was read under locks that are given back.
     let scout = Cache::new(Arc::clone(&dev), id.bs, 32 << 20);
-    let system = system_files(&scout, &id, options)?;
+    let system = system_files(&scout, &locks, &id, options)?;
     // Before anything is written. What a replay changes in the rindex can only make the volume larger; while it is half
     // written it may be nonsense, which is then looked at again below.
-    if let Ok(extents) = (Bootstrap { cache: &scout }).rindex(&system.rindex) {
+    if let Ok(extents) = (Bootstrap { cache: &scout, locks: &locks }).rindex(&system.rindex) {
         is_whole(&*dev, id.bs, &extents)?;
     }
     let places = system.journals;
@@ -276,27 +235,64 @@ pub fn open_with(
     if writes && options.jid.0 >= count {
         return Err(OpenError::NoJournal(options.jid, count));
     }
-    let (recovered, own) = recover(&scout, places, options, &*clock)?;
+    let (recovered, own) = recover(&scout, places, options, &*clock, mounter)?;
     drop(scout);
-    let cache = Cache::new(Arc::clone(&dev), id.bs, options.cache_bytes);
-    let system = system_files(&cache, &id, options)?;
-    let extents = Bootstrap { cache: &cache }.rindex(&system.rindex)?;
+    let scout = Cache::new(Arc::clone(&dev), id.bs, 32 << 20);
+    let system = system_files(&scout, &locks, &id, options)?;
+    let extents = Bootstrap { cache: &scout, locks: &locks }.rindex(&system.rindex)?;
     is_whole(&*dev, id.bs, &extents)?;
+    let cache = Cache::new(Arc::clone(&dev), id.bs, options.cache_bytes);
     let journal = match own {
         Some(clean) if writes => {
             Journal::open(Arc::clone(&cache), clean, Arc::clone(&clock), options.barrier, options.commit_secs)?
         }
         _ => Journal::read_only(Arc::clone(&cache)),
     };
-    let fs = assemble(cache, journal, clock, manager, &id, options, system, extents, count)?;
+    let (places, rindex) = (system.journals.clone(), system.rindex.addr);
+    let kept = kept(&places, options);
+    let parts = Parts { id: &id, scout: &scout, cache, journal, clock, manager, kept: kept.clone() };
+    let fs = assemble(parts, options, system, extents, count)?;
+    watch_locks(&fs, rindex);
+    locks.keep(&kept);
     Ok(Opened {
         fs,
         recovered,
         journals: count,
+        places,
+        locks,
         read_only: AtomicBool::new(!writes),
         born_read_only: !writes,
         remounting: Mutex::new(()),
     })
+}
+
+/// System files whose locks are kept while the volume is open: the journals' (nobody is to change where they lie, and recovery
+/// waits for no lock), our own counters'.
+fn kept(places: &[JournalPlace], options: &OpenOptions) -> Vec<BlockAddr> {
+    let own = places.iter().filter(|place| place.jid == options.jid && !options.spectator);
+    places.iter().map(|place| place.inode).chain(own.flat_map(|own| [own.statfs_change, own.quota_change])).collect()
+}
+
+/// What the loss of a lock means beyond the inode itself.
+fn watch_locks(fs: &Arc<Fs>, rindex: BlockAddr) {
+    let vol = fs.volume();
+    let weak = Arc::downgrade(&vol.rgrps);
+    let lost = move |name| {
+        if name == LockName::inode(rindex)
+            && let Some(rgrps) = weak.upgrade()
+        {
+            rgrps.set_index_stale();
+        }
+    };
+    if vol.lost.set(Box::new(lost)).is_err() {
+        tracing::error!("the locks of a volume are watched once");
+    }
+    let weak = Arc::downgrade(fs);
+    vol.rgrps.set_rereader(Box::new(move || weak.upgrade().map_or(Ok(()), |fs| fs.reread_rindex(rindex))));
+    if vol.inodes.is_shared() {
+        // It was read under a lock that is given back now.
+        vol.rgrps.set_index_stale();
+    }
 }
 
 /// `Truncated` when the last rgrp does not lie on the device.
@@ -309,48 +305,9 @@ fn is_whole(
     if needed > dev.size() { Err(OpenError::Truncated(dev.size(), needed)) } else { Ok(()) }
 }
 
-/// What was done to each journal, and ours, ready for writing.
-type Recovered = (Vec<(Jid, Replayed)>, Option<crate::journal::CleanJournal>);
-
-/// Recovers every journal; ours is handed out for writing.
-fn recover(
-    cache: &Arc<Cache>,
-    places: Vec<JournalPlace>,
-    options: &OpenOptions,
-    clock: &dyn Clock,
-) -> Result<Recovered, OpenError> {
-    let mut recovered = Vec::new();
-    let mut own = None;
-    if options.norecovery {
-        return Ok((recovered, own));
-    }
-    for place in places {
-        let jid = place.jid;
-        let journal = UnrecoveredJournal::examine(cache, place)?;
-        if !journal.is_clean() && (options.spectator || cache.device().read_only()) {
-            return Err(OpenError::Dirty(jid));
-        }
-        let (clean, replayed) = journal.recover(options.jid, clock)?;
-        if !replayed.clean {
-            tracing::info!(
-                jid = jid.0,
-                found = replayed.found,
-                replayed = replayed.replayed,
-                revokes = replayed.revokes,
-                "journal replayed"
-            );
-        }
-        recovered.push((jid, replayed));
-        if jid == options.jid {
-            own = Some(clean);
-        }
-    }
-    Ok((recovered, own))
-}
-
 /// Finds the system files (ondisk.md 2.6, 7).
-fn system_files(cache: &Arc<Cache>, id: &Identity, options: &OpenOptions) -> Result<SystemFiles> {
-    let boot = Bootstrap { cache };
+fn system_files(cache: &Arc<Cache>, locks: &Locks, id: &Identity, options: &OpenOptions) -> Result<SystemFiles> {
+    let boot = Bootstrap { cache, locks };
     let sb = BlockAddr::new(SUPERBLOCK_OFFSET >> id.bs.shift());
     let master = BlockAddr::new(id.superblock.master_dir.addr.get());
     let (Some(sb), Some(master)) = (sb, master) else { return Err(Error::Invalid) };
@@ -364,18 +321,26 @@ fn system_files(cache: &Arc<Cache>, id: &Identity, options: &OpenOptions) -> Res
     let mut quota_change = None;
     for n in 0..=u32::from(u16::MAX) {
         let Some(journal) = boot.find(&jindex, format!("journal{n}").as_bytes())? else { break };
-        let own = |name: &str, what| boot.must_find(&per_node, format!("{name}{n}").as_bytes(), what);
-        let statfs_change = own("statfs_change", "a journal without its statfs_change file")?;
-        let changes = own("quota_change", "a journal without its quota_change file")?;
-        if n == options.jid.0 && options.quota != QuotaMode::Off {
-            quota_change = Some(boot.all_blocks(&changes)?);
+        let own = n == options.jid.0 && !options.spectator;
+        let file = |name: &str, what| {
+            let addr = boot.must_find_entry(&per_node, format!("{name}{n}").as_bytes(), what)?;
+            if own {
+                locks.hold(addr, LockState::Exclusive)?;
+            }
+            // Another node holds those of its own for good.
+            if own || !locks.is_shared() { boot.open(addr).map(|file| (addr, Some(file))) } else { Ok((addr, None)) }
+        };
+        let (statfs_change, _) = file("statfs_change", "a journal without its statfs_change file")?;
+        let (changes, opened) = file("quota_change", "a journal without its quota_change file")?;
+        if let Some(opened) = opened.filter(|_| n == options.jid.0 && options.quota != QuotaMode::Off) {
+            quota_change = Some(boot.all_blocks(&opened)?);
         }
         journals.push(JournalPlace {
             jid: Jid(n),
             extents: boot.journal_extents(&journal)?,
             inode: journal.addr,
-            statfs_change: statfs_change.addr,
-            quota_change: changes.addr,
+            statfs_change,
+            quota_change: changes,
             master_statfs: statfs.addr,
         });
     }
@@ -385,30 +350,42 @@ fn system_files(cache: &Arc<Cache>, id: &Identity, options: &OpenOptions) -> Res
     Ok(SystemFiles { journals, rindex, statfs, quota_change, quota })
 }
 
-#[allow(clippy::too_many_arguments, reason = "the one place where everything meets")]
-fn assemble(
+/// What a volume is put together from.
+struct Parts<'p> {
+    id: &'p Identity,
+    scout: &'p Arc<Cache>,
     cache: Arc<Cache>,
     journal: Arc<Journal>,
     clock: Arc<dyn Clock>,
     manager: Arc<dyn LockManager>,
-    id: &Identity,
+    kept: Vec<BlockAddr>,
+}
+
+fn assemble(
+    parts: Parts<'_>,
     options: &OpenOptions,
     system: SystemFiles,
     extents: Vec<crate::format::rgrp::RgrpExtent>,
     njournals: u32,
 ) -> Result<Arc<Fs>> {
+    let Parts { id, scout, cache, journal, clock, manager, kept } = parts;
     let read_only = options.read_only || options.spectator;
-    let own = system.journals.iter().find(|j| j.jid == options.jid).or(system.journals.first());
-    let own_statfs = own.ok_or(Error::Invalid)?.statfs_change;
-    let dinode = |addr| cache.meta(addr, LockName::inode(addr), MetaType::Dinode);
-    let statfs = Statfs::load(dinode(system.statfs.addr)?, dinode(own_statfs)?, Arc::clone(&journal))?;
+    let own =
+        system.journals.iter().find(|j| j.jid == options.jid).or(system.journals.first()).ok_or(Error::Invalid)?;
+    let dinode = |cache: &Arc<Cache>, addr| cache.meta(addr, LockName::inode(addr), MetaType::Dinode);
+    let master = dinode(scout, system.statfs.addr)?;
+    let alone = !manager.is_shared();
+    let local = dinode(if alone || !options.spectator { &cache } else { scout }, own.statfs_change)?;
+    let statfs = Statfs::load(master, local, Arc::clone(&journal))?;
+    if options.spectator && !alone {
+        statfs.forget_local();
+    }
     let quota = match system.quota_change {
         Some(blocks) if !read_only => {
-            let blocks = blocks
-                .into_iter()
-                .map(|b| cache.meta(b, LockName::inode(own_statfs), MetaType::QuotaChange))
-                .collect::<Result<Vec<_>>>()?;
-            Some(Quota::load(options.quota, system.quota, blocks)?)
+            let owner = LockName::inode(own.quota_change);
+            let blocks =
+                blocks.into_iter().map(|b| cache.meta(b, owner, MetaType::QuotaChange)).collect::<Result<Vec<_>>>()?;
+            Some(Quota::load(options.quota, system.quota, blocks, Arc::clone(&manager))?)
         }
         _ => None,
     };
@@ -442,64 +419,18 @@ fn assemble(
             barrier: options.barrier,
             discard: options.discard,
         },
-        inodes: GlockTable::new(manager, options.cached_inodes),
+        kernel_cache: OnceLock::new(),
+        inodes: GlockTable::new(Arc::clone(&manager), options.cached_inodes),
+        bare: GlockTable::new(manager, options.cached_inodes),
+        users: OnceLock::new(),
+        lost: OnceLock::new(),
+        kept,
     });
     vol.inodes.set_context(&vol);
+    vol.bare.set_context(&vol);
     let fs = Fs::new(vol, statfs, quota);
     let weak = Arc::downgrade(&fs);
     let reclaim = move |index| weak.upgrade().is_some_and(|fs: Arc<Fs>| fs.reclaim_rgrp(index));
     fs.volume().rgrps.set_reclaimer(Box::new(reclaim));
     Ok(fs)
-}
-
-impl Opened {
-    /// True while nothing is written.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only.load(Ordering::Acquire)
-    }
-
-    /// `-o remount,ro` and `rw`. Read-only: everything is written and the log closed cleanly. Read-write: the log is opened
-    /// again. A mount that was opened read-only has no journal of its own and stays so. `Busy` while the volume is frozen.
-    pub fn remount(&self, read_only: bool) -> Result<()> {
-        let _one_at_a_time = self.remounting.lock();
-        if read_only == self.is_read_only() {
-            return Ok(());
-        }
-        if self.born_read_only {
-            return Err(Error::ReadOnly);
-        }
-        if self.fs.is_frozen() {
-            return Err(Error::Busy);
-        }
-        if read_only {
-            self.fs.set_read_only(true);
-            // Closed on the disk, but so that it can go on.
-            let closed = self.fs.sync_counters().and_then(|()| self.fs.volume().journal.freeze());
-            closed.inspect_err(|_| self.fs.set_read_only(false))?;
-        } else {
-            self.fs.volume().journal.thaw();
-            self.fs.set_read_only(false);
-        }
-        self.read_only.store(read_only, Ordering::Release);
-        Ok(())
-    }
-
-    /// Closes the volume: counters, data and log are on the disk and the log says it is clean when this returns. Closing
-    /// again does nothing.
-    pub fn close(&self) -> Result<()> {
-        let _one_at_a_time = self.remounting.lock();
-        self.fs.thaw();
-        if self.is_read_only() {
-            return Ok(());
-        }
-        if let Some(cause) = self.fs.volume().journal.withdrawn() {
-            tracing::error!("not closed cleanly: withdrawn earlier: {cause}");
-            return Err(Error::Withdrawn);
-        }
-        self.fs.forget_all()?;
-        self.fs.sync_counters()?;
-        self.fs.volume().journal.shutdown()?;
-        self.read_only.store(true, Ordering::Release);
-        Ok(())
-    }
 }

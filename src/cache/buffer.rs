@@ -44,6 +44,16 @@ struct Content {
     kind: BufferKind,
 }
 
+/// Under which lock a buffer was found.
+pub(super) enum Used {
+    /// Under the right one.
+    Here,
+    /// Dirty, under this one: it is claimed by two.
+    Before(LockName),
+    /// Clean, under another one: what it holds may be of an earlier life, when the block was somebody else's, and stale.
+    Elsewhere,
+}
+
 impl Buffer {
     pub(super) fn new(addr: BlockAddr, owner: LockName, kind: BufferKind, bytes: Arc<[u8]>) -> Arc<Self> {
         Arc::new(Self {
@@ -118,24 +128,26 @@ impl Buffer {
         result
     }
 
-    /// Notes a use as `kind` under the lock `owner`, and checks the type. Returns the lock it was cached under when that was
-    /// another one.
+    /// Notes a use as `kind` under the lock `owner`, and checks the type.
     pub(super) fn use_as(
         &self,
         owner: LockName,
         kind: BufferKind,
         wanted: Option<MetaType>,
-    ) -> Result<Option<LockName>> {
+    ) -> Result<Used> {
         if !self.has(USED) {
             self.set(USED, true);
         }
         let before = {
             let c = self.content.read();
+            if c.owner != owner && !self.is_dirty() {
+                return Ok(Used::Elsewhere);
+            }
             if let Some(wanted) = wanted {
                 MetaHeader::check(&c.bytes, self.addr, wanted)?;
             }
             if c.owner == owner && c.kind == kind {
-                return Ok(None);
+                return Ok(Used::Here);
             }
             c.owner
         };
@@ -149,7 +161,7 @@ impl Buffer {
             c.kind = kind;
         }
         c.owner = owner;
-        Ok((before != owner).then_some(before))
+        Ok(if before == owner { Used::Here } else { Used::Before(before) })
     }
     /// Reads and clears the clock's mark.
     pub(super) fn take_used(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The cache of one volume.
 
+use super::buffer::Used;
 use super::lru::Shards;
 use super::{AddrMap, Barrier, Buffer, BufferKind, DataCache, Health};
 use crate::device::{AlignedBuf, BlockDevice};
@@ -167,8 +168,14 @@ impl Cache {
                     }
                 }
             };
-            if let Some(before) = buffer.use_as(owner, kind, wanted)? {
-                self.blocks.move_owner(addr, before, owner);
+            match buffer.use_as(owner, kind, wanted)? {
+                Used::Here => {}
+                Used::Before(before) => self.blocks.move_owner(addr, before, owner),
+                // (Should it have become dirty meanwhile, the next look says so.)
+                Used::Elsewhere => {
+                    self.blocks.drop_clean(addr);
+                    continue;
+                }
             }
             return Ok(buffer);
         }

@@ -7,6 +7,7 @@ use crate::file;
 use crate::format::dinode::mode::{S_ISGID, S_ISUID};
 use crate::format::ea::EaType;
 use crate::format::{DiFlags, DirentType};
+use crate::glock::{Entry, LockState};
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::Inode;
 use crate::journal::Reserve;
@@ -96,13 +97,24 @@ impl Attr {
 impl Fs {
     /// What stat(2) shows.
     pub fn getattr(&self, node: BlockAddr) -> Result<Attr> {
-        let inode = self.watch(self.shared(node))?;
+        self.getattr_as(node, Entry::Ordinary)
+    }
+
+    /// The same as part of a request that the kernel may wait for before it gives back what it caches.
+    pub fn getattr_as(&self, node: BlockAddr, entry: Entry) -> Result<Attr> {
+        let inode = self.watch(self.shared_as(node, entry))?;
         Attr::of(self, &inode)
     }
 
-    /// Changes attributes.
+    /// Changes attributes. The kernel writes nothing back while a change of size is under way, so that one must not wait for a
+    /// drain of the lock (fuse.md D4).
     pub fn setattr(&self, caller: &Caller, node: BlockAddr, set: &SetAttr) -> Result<Attr> {
-        let mut inode = self.watch(self.exclusive(node))?;
+        self.setattr_as(caller, node, set, if set.size.is_some() { Entry::Fill } else { Entry::Ordinary })
+    }
+
+    /// The same as part of a request that the kernel may wait for before it gives back what it caches.
+    pub fn setattr_as(&self, caller: &Caller, node: BlockAddr, set: &SetAttr, entry: Entry) -> Result<Attr> {
+        let mut inode = self.watch(self.exclusive_as(node, entry))?;
         may_set(inode.flags(), set)?;
         if let Some(size) = set.size {
             self.resize(caller, &mut inode, size)?;
@@ -237,6 +249,11 @@ impl Fs {
         };
         let now = self.vol.clock.now();
         if !due(&*self.shared(node)?, now) {
+            return Ok(false);
+        }
+        // Where others may hold the lock too, reading must not take it away from them.
+        let lock = self.vol.inode(node);
+        if self.vol.inodes.is_shared() && lock.state() != LockState::Exclusive {
             return Ok(false);
         }
         let mut inode = self.exclusive(node)?;

@@ -12,6 +12,9 @@ impl Fs {
     pub fn by_handle(&self, node: BlockAddr) -> Result<Attr> {
         // Nothing here is watched: an address out of the blue that does not fit says nothing about the disk. The kernel asks
         // only for what it has forgotten, so an inode without a name is one that is being deleted.
+        if self.vol.kept.contains(&node) {
+            return Err(Error::Stale);
+        }
         self.is_live(node)?;
         let inode = self.vol.inode(node).shared().map_err(stale_unless_failing)?;
         // The lock is ours now, so what the bitmap says will last.
@@ -19,7 +22,7 @@ impl Fs {
         if inode.dinode.nlink.get() == 0 || inode.flags().has(DiFlags::SYSTEM) {
             return Err(Error::Stale);
         }
-        self.nodes.remember(inode.inum);
+        self.nodes.remember(inode.inum, self.vol.use_inode(inode.inum.addr)?);
         Attr::of(self, &inode)
     }
 

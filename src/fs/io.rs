@@ -4,6 +4,7 @@ use super::{Caller, Fs};
 use crate::error::{Error, Result};
 use crate::file::{self, Seek};
 use crate::format::DiFlags;
+use crate::glock::Entry;
 use crate::ids::BlockAddr;
 use crate::inode::Inode;
 use crate::journal::FlushReason;
@@ -37,7 +38,7 @@ impl Fs {
             return Ok(inode.flags().has(DiFlags::SYNC));
         }
         if how.truncate {
-            let mut inode = self.watch(self.exclusive(node))?;
+            let mut inode = self.watch(self.exclusive_as(node, Entry::Fill))?;
             may_write(&inode, how.append && !how.truncate)?;
             if inode.is_regular() && inode.dinode.size.get() > 0 {
                 self.watch(file::truncate(&self.vol, &mut inode, 0))?;
@@ -69,6 +70,38 @@ impl Fs {
             return Err(Error::IsADirectory);
         }
         self.watch(file::read(&self.vol, &inode, offset, buf))
+    }
+
+    /// Reads for the kernel's page cache; `exclusive` where a page may be changed through a mapping without a word. `held` is called
+    /// when the lock is. Never waits for a drain of the lock (fuse.md D3).
+    pub fn fill(
+        &self,
+        node: BlockAddr,
+        offset: u64,
+        buf: &mut [u8],
+        exclusive: bool,
+        held: impl FnOnce(),
+    ) -> Result<usize> {
+        let inum = self.nodes.inum(node)?;
+        let read = |inode: &Inode, buf: &mut [u8]| {
+            held();
+            if inode.is_dir() {
+                return Err(Error::IsADirectory);
+            }
+            file::read(&self.vol, inode, offset, buf)
+        };
+        self.watch(if exclusive {
+            self.vol.exclusive_as(inum, Entry::Fill).and_then(|inode| read(&inode, buf))
+        } else {
+            self.vol.shared_as(inum, Entry::Fill).and_then(|inode| read(&inode, buf))
+        })
+    }
+
+    /// Writes `bytes` that were changed through a mapping on a shared mount: they are dated now. Never waits for a drain of the
+    /// lock (fuse.md D5).
+    pub fn write_mapped(&self, caller: &Caller, node: BlockAddr, offset: u64, bytes: &[u8]) -> Result<usize> {
+        let mut inode = self.watch(self.exclusive_as(node, Entry::WriteBack))?;
+        self.write_held(caller, &mut inode, offset, bytes, WriteHow { kill: false, dated: true })
     }
 
     /// Writes `bytes` at `offset`; fewer are written when the disk fills up on the way. `kill_privileges`: setuid and setgid go.
@@ -154,7 +187,8 @@ impl Fs {
         if mode & PUNCH_HOLE == 0 {
             // What cannot fit is refused before it has filled the disk.
             let blocks = u64::from(self.watch(file::allocate_cost(&self.vol, &inode, offset, end))?);
-            if blocks > self.space().free {
+            // Of what other nodes have freed lately the counters do not know yet.
+            if !self.vol.inodes.is_shared() && blocks > self.space().free {
                 return Err(Error::NoSpace);
             }
             self.check_inode_quota(caller, &inode, |_| Ok(blocks))?;

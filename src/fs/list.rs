@@ -5,8 +5,8 @@ use super::attr::Attr;
 use super::namei::must_be_dir;
 use crate::dir::{self, Cookie, Entry};
 use crate::error::{Error, Result};
-use crate::ids::BlockAddr;
-use crate::inode::Inode;
+use crate::ids::{BlockAddr, Inum};
+use crate::inode::{InUse, Inode};
 
 /// One entry of a listing.
 #[derive(Clone, Debug)]
@@ -44,12 +44,16 @@ impl Fs {
         }
         let mut failed = None;
         self.watch(dir::list(&self.vol, &dir, from, &mut |l| {
+            let mut in_use = InUse::default();
             let dots = l.name == b"." || l.name == b"..";
             let attr = if dots {
                 None
             } else {
-                match self.vol.shared(l.entry.inum).and_then(|inode| Attr::of(self, &inode)) {
-                    Ok(attr) => Some(attr),
+                match self.known_attr(l.entry.inum) {
+                    Ok((attr, held)) => {
+                        in_use = held;
+                        Some(attr)
+                    }
                     Err(e @ Error::MustWait) => {
                         failed = Some(e);
                         return false;
@@ -60,11 +64,16 @@ impl Fs {
             };
             let taken = each(DirItem { name: l.name, entry: l.entry, next: l.next, attr });
             if taken && attr.is_some() {
-                self.nodes.remember(l.entry.inum);
+                self.nodes.remember(l.entry.inum, in_use);
             }
             taken
         }))?;
         failed.map_or(Ok(()), Err)
+    }
+
+    fn known_attr(&self, inum: Inum) -> Result<(Attr, InUse)> {
+        let inode = self.vol.shared(inum)?;
+        Ok((Attr::of(self, &inode)?, self.vol.use_inode(inum.addr)?))
     }
 }
 

@@ -82,9 +82,11 @@ impl Fs {
         let want = Want { blocks, min: blocks, goal: dir.goal(&self.vol), spread };
         let mut apart = Reservation::default();
         let resv = if spread { &mut apart } else { &mut dir.resv };
-        let mut space = self.vol.rgrps.reserve(want, resv)?;
+        let with_ea = !attrs.is_empty();
+        let (mut space, cradle) = self.vol.cradle(|| self.vol.rgrps.reserve(want, resv), with_ea)?;
         let mut tx = self.vol.journal.begin(Reserve::blocks(1 + ea_log + plan.log + space.log_blocks()))?;
-        let (mut inode, ea_block) = self.vol.create(&mut tx, &mut space, &traits.birth, dir.inum, !attrs.is_empty())?;
+        let (mut inode, in_use, ea_block) =
+            self.vol.create(&mut tx, &mut space, cradle, &traits.birth, dir.inum, with_ea)?;
         if let NewInode::Symlink(target) = what {
             inode.dinode.size.set(target.len() as u64);
             let buffer = inode.buffer(&self.vol)?;
@@ -99,7 +101,7 @@ impl Fs {
         tx.commit();
         drop(space);
         self.vol.rgrps.release(&mut apart);
-        self.nodes.remember(inode.inum);
+        self.nodes.remember(inode.inum, in_use);
         Attr::of(self, &inode)
     }
 

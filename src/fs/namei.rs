@@ -24,7 +24,7 @@ impl Fs {
         must_be_dir(&dir)?;
         let entry = dir::lookup(&self.vol, &dir, name)?.ok_or(Error::NotFound)?;
         if entry.inum.addr == parent {
-            self.nodes.remember(dir.inum);
+            self.nodes.remember(dir.inum, self.vol.use_inode(dir.inum.addr)?);
             return Attr::of(self, &dir);
         }
         // `..` leads to an inode that comes before this one in lock order: let go first.
@@ -37,7 +37,7 @@ impl Fs {
                 CorruptKind::Directory("entry of another type than its inode"),
             ));
         }
-        self.nodes.remember(entry.inum);
+        self.nodes.remember(entry.inum, self.vol.use_inode(entry.inum.addr)?);
         drop(dir);
         Ok(attr)
     }
@@ -75,6 +75,7 @@ impl Fs {
             return Err(Error::Exists);
         }
         let mut inode = self.exclusive(node)?;
+        let in_use = self.vol.use_inode(node)?;
         if inode.is_dir() || cannot_change(inode.flags()) {
             return Err(Error::NotPermitted);
         }
@@ -98,7 +99,7 @@ impl Fs {
         inode.dinode.set_ctime(self.vol.clock.now());
         inode.write_back(&self.vol, &mut tx)?;
         tx.commit();
-        self.nodes.remember(inode.inum);
+        self.nodes.remember(inode.inum, in_use);
         Attr::of(self, &inode)
     }
 
@@ -158,7 +159,7 @@ impl Fs {
         dir::remove(&self.vol, &mut tx, &mut dir, name)?;
         self.drop_name(&mut tx, &mut victim, free.as_mut())?;
         tx.commit();
-        drop(free);
+        drop((free, dir));
         self.after_unlink(victim)
     }
 
@@ -212,7 +213,7 @@ impl Fs {
         if victim.dinode.nlink.get() > 0 || !self.nodes.doom(victim.inum) {
             return Ok(());
         }
-        self.vol.journal.or_later("deleting an inode without a name", self.vol.delete(victim))
+        self.vol.journal.or_later("deleting an inode without a name", self.vol.delete(victim).map(drop))
     }
 }
 

@@ -2,26 +2,28 @@
 
 use crate::error::{Error, Result};
 use crate::ids::{BlockAddr, FormalIno, Inum};
+use crate::inode::InUse;
 use crate::sync::DashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is kept of a node. There may be millions, so it is small: the address is the key.
-#[derive(Clone, Copy, Debug)]
 struct Node {
     formal: FormalIno,
     /// References the kernel holds, one for each answer that named the inode, times two; plus one when it has no name any
     /// more: the last reference deletes it.
     lookups_doomed: u64,
+    /// What tells other nodes that it is in use here.
+    in_use: InUse,
 }
 
 impl Node {
-    fn lookups(self) -> u64 {
+    fn lookups(&self) -> u64 {
         self.lookups_doomed >> 1
     }
-    fn doomed(self) -> bool {
+    fn doomed(&self) -> bool {
         self.lookups_doomed & 1 == 1
     }
-    fn inum(self, addr: BlockAddr) -> Inum {
+    fn inum(&self, addr: BlockAddr) -> Inum {
         Inum { formal: self.formal, addr }
     }
 }
@@ -58,11 +60,12 @@ impl Nodes {
     }
 
     /// One more reference; called with the inode's glock held, so that it cannot be deleted meanwhile.
-    pub(super) fn remember(&self, inum: Inum) {
+    pub(super) fn remember(&self, inum: Inum, in_use: InUse) {
         if inum == self.root {
             return;
         }
-        let mut node = self.map.entry(inum.addr).or_insert(Node { formal: inum.formal, lookups_doomed: 0 });
+        let new = Node { formal: inum.formal, lookups_doomed: 0, in_use };
+        let mut node = self.map.entry(inum.addr).or_insert(new);
         node.lookups_doomed += 2;
     }
 
@@ -89,7 +92,12 @@ impl Nodes {
         }
         drop(node);
         let (_, gone) = self.map.remove_if(&addr, |_, n| n.lookups() == 0)?;
-        gone.doomed().then(|| {
+        // Another node took its last name, could not delete it because it was in use here, and leaves that to us.
+        let left_to_us = !gone.doomed() && gone.in_use.is_demanded();
+        if left_to_us {
+            self.doomed.fetch_add(1, Ordering::AcqRel);
+        }
+        (gone.doomed() || left_to_us).then(|| {
             self.deleting.fetch_add(1, Ordering::AcqRel);
             gone.inum(addr)
         })
@@ -114,7 +122,7 @@ impl Nodes {
 
     /// An inode that [`Nodes::forget`] returned was not deleted: [`Nodes::drain_doomed`] will return it.
     pub(super) fn put_back(&self, inum: Inum) {
-        self.map.insert(inum.addr, Node { formal: inum.formal, lookups_doomed: 1 });
+        self.map.insert(inum.addr, Node { formal: inum.formal, lookups_doomed: 1, in_use: InUse::default() });
         self.deleting.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -128,8 +136,20 @@ impl Nodes {
         addr == self.root.addr || self.map.contains_key(&addr)
     }
 
-    /// All doomed nodes, forgotten.
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        self.map.clear();
+    }
+
+    /// All doomed nodes, forgotten, and those that other nodes leave to us to delete.
     pub(super) fn drain_doomed(&self) -> Vec<Inum> {
+        let left_to_us = |n: &mut Node| {
+            if !n.doomed() && n.in_use.is_demanded() {
+                n.lookups_doomed |= 1;
+                self.doomed.fetch_add(1, Ordering::AcqRel);
+            }
+        };
+        self.map.iter_mut().for_each(|mut n| left_to_us(&mut n));
         let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed()).map(|n| n.inum(*n.key())).collect();
         // Others may have forgotten one meanwhile: then they delete it.
         let ours: Vec<Inum> = doomed.into_iter().filter(|inum| self.map.remove(&inum.addr).is_some()).collect();
@@ -149,8 +169,8 @@ mod tests {
     #[test]
     fn the_last_reference_of_a_doomed_node_deletes() {
         let nodes = Nodes::new(inum(1));
-        nodes.remember(inum(7));
-        nodes.remember(inum(7));
+        nodes.remember(inum(7), InUse::default());
+        nodes.remember(inum(7), InUse::default());
         assert!(!nodes.doom(inum(7)) && nodes.doom(inum(8)));
         assert_eq!(nodes.forget(inum(7).addr, 1), None);
         assert!(!nodes.doom(inum(7)));

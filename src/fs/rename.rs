@@ -79,7 +79,7 @@ impl Fs {
         how: RenameHow,
     ) -> Result<()> {
         let apart = parent != new_parent;
-        let _renames = if apart { Some(self.renames.lock()) } else { None };
+        let _renames = if apart { Some(self.vol.rename_lock()?) } else { None };
         let above = if apart {
             Ancestry { old: self.way_up(parent)?, new: self.way_up(new_parent)? }
         } else {

@@ -125,6 +125,16 @@ pub(super) fn open_how(flags: i32) -> OpenHow {
     }
 }
 
+/// O_RDWR: a mapping may be made through which pages are changed.
+pub(super) fn may_map(flags: i32) -> bool {
+    OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::RDWR)
+}
+
+/// O_CREAT with O_EXCL: a file that is there already will not do.
+pub(super) fn must_be_new(flags: i32) -> bool {
+    OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::EXCL)
+}
+
 /// O_NOATIME: a reading that leaves no trace.
 pub(super) fn no_atime(flags: i32) -> bool {
     OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::NOATIME)

@@ -8,6 +8,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Requests that may wait at the same time. Where other nodes hold locks each of them may wait long, and what lets a lock go must
+/// still find a thread (fuse.md D7); a thread is made when it is needed and costs little while it waits.
+const POOL: usize = 8192;
+
 /// Runs requests; knows how many threads that read them may wait at once.
 pub struct Dispatcher {
     /// Threads that may still start to wait.
@@ -20,7 +24,7 @@ impl Dispatcher {
     pub fn new(spare: usize) -> io::Result<Self> {
         let pool = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(512)
+            .max_blocking_threads(POOL)
             .thread_name("gfs2r-worker")
             .build()?;
         Ok(Self { spare: AtomicUsize::new(spare), pool })

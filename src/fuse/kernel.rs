@@ -1,11 +1,12 @@
 //! What a transport and the kernel agree on at the start, and what it tells the kernel unasked.
 
 use super::native::abi::init;
+use super::pages::Pages;
 use super::service::Service;
 use super::tight::Collected;
 use crate::sync::DashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,13 +17,17 @@ pub(super) const MAX_IO: u32 = 1 << 20;
 /// calls us congested.
 pub(super) const BACKGROUND: (u16, u16) = (64, 48);
 
-/// The handle of a file that is open for writing; others have 0.
+/// This bit is set in the handle of a file that is open for writing.
 pub(super) const WRITE_HANDLE: u64 = 1;
 
 /// A transport's way to tell the kernel something unasked.
 pub(super) trait Voice: Send + Sync {
-    /// Attributes of a node are no longer good, and unless `offset` is negative its pages neither.
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<()>;
+    /// Attributes of a node are no longer good, and unless `offset` is negative its pages neither. False when the kernel does not
+    /// know it.
+    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool>;
+
+    /// The kernel should forget a node that it does not have open. Does not wait.
+    fn forget(&self, node: u64) -> io::Result<()>;
 }
 
 /// What we tell the kernel unasked, and what we must know for it.
@@ -34,6 +39,10 @@ pub(super) struct Kernel {
     writers: DashMap<u64, Writers>,
     /// The disk is nearly full (`tight.rs`).
     tight: AtomicBool,
+    /// Its page cache, on a shared mount.
+    pub(super) pages: Pages,
+    /// Handles given out.
+    handles: AtomicU64,
 }
 
 /// Those who have a node open for writing.
@@ -52,6 +61,16 @@ impl Kernel {
     pub(super) fn set_voice(&self, voice: Arc<dyn Voice>) {
         // Only one session ever calls this; a second voice would be the same one.
         let _ = self.voice.set(voice);
+    }
+
+    /// A handle for an open file, which no other has.
+    pub(super) fn new_handle(&self, write: bool) -> u64 {
+        // Bit 0 is WRITE_HANDLE.
+        (self.handles.fetch_add(1, Ordering::Relaxed) + 1) << 1 | if write { WRITE_HANDLE } else { 0 }
+    }
+
+    pub(super) fn voice(&self) -> Option<&Arc<dyn Voice>> {
+        self.voice.get()
     }
 
     pub(super) fn opened(&self, node: u64, write: bool) {
@@ -164,7 +183,7 @@ impl Kernel {
     }
 
     fn invalidate(&self, node: u64, offset: i64) {
-        let Some(voice) = self.voice.get() else { return };
+        let Some(voice) = self.voice() else { return };
         if let Err(e) = voice.inval_inode(node, offset) {
             tracing::debug!(node, "the kernel keeps what it has: {e}");
         }

@@ -9,6 +9,9 @@
 
 pub(super) mod abi;
 mod channel;
+mod data;
+mod locks;
+mod open;
 mod reply;
 mod request;
 mod serve;
@@ -20,6 +23,7 @@ use super::service::Service;
 use crate::sync;
 use abi::{InitOut, MAJOR, MINOR, init};
 use channel::{Channel, Next};
+use locks::Locks;
 use reply::Reply;
 use request::{Op, parse};
 use rustix::io::Errno;
@@ -65,7 +69,11 @@ impl Session {
         kernel.keep_block_counts_fresh()?;
         let turns = Arc::new(Turns::new(readers));
         let dispatcher = Dispatcher::new(THREADS - 1)?;
-        let server = Arc::new(Server { service: Arc::new(service), dispatcher, kernel, channel });
+        let service = Arc::new(service);
+        if service.policy.is_shared() {
+            kernel.answers_for(&service.fs);
+        }
+        let server = Arc::new(Server { service, dispatcher, kernel, channel, locks: Arc::new(Locks::default()) });
         Ok(Self { server, turns })
     }
 

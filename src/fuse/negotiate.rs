@@ -7,8 +7,14 @@ use std::io;
 use std::time::Duration;
 
 impl Voice for Notifier {
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<()> {
-        Notifier::inval_inode(self, INodeNo(node), offset, 0)
+    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool> {
+        // It does not say whether the kernel knows the node.
+        Notifier::inval_inode(self, INodeNo(node), offset, 0).map(|()| true)
+    }
+
+    fn forget(&self, _node: u64) -> io::Result<()> {
+        // The crate has no such notification, and no shared mounts, which alone need it.
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -81,10 +81,15 @@ impl Policy {
         }
     }
 
-    /// How long the attributes in an answer to LINK are good: the kernel takes them without asking whether they are stale
-    /// (fuse.md A3).
+    /// How long the attributes in an answer to LINK or SETATTR are good: the kernel takes them without asking whether they are
+    /// stale (fuse.md A3).
     pub const fn link_ttl(&self) -> Duration {
         if self.writeback_cache { self.attr_ttl } else { Duration::ZERO }
+    }
+
+    /// Other nodes change things too: what the kernel caches is taken from it when a lock goes.
+    pub const fn is_shared(&self) -> bool {
+        self.direct_writes
     }
 
     /// A mount shared by several nodes.

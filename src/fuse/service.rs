@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::DirentType;
 use crate::format::dinode::mode::S_ISGID;
 use crate::fs::{Attr, Caller, DirItem, Fs, FsxAttr, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
+use crate::glock::Entry;
 use crate::ids::{BlockAddr, Inum};
 use std::sync::Arc;
 
@@ -97,25 +98,26 @@ impl Service {
     pub fn setattr(&self, asker: &Asker, node: u64, set: &SetAttr) -> Result<Attr> {
         let addr = self.addr(node)?;
         let kills = set.size.is_some() || set.uid.is_some() || set.gid.is_some();
-        let outsider = kills && !asker.is_privileged() && self.is_outsider(asker, addr)?;
-        let attr = self.roomy(|| self.fs.setattr(&asker.who, addr, set))?;
-        if outsider { Ok(self.without_setgid(asker, addr)?.unwrap_or(attr)) } else { Ok(attr) }
+        let entry = if set.size.is_some() { Entry::Fill } else { Entry::Ordinary };
+        let outsider = kills && !asker.is_privileged() && self.is_outsider(asker, addr, entry)?;
+        let attr = self.roomy(|| self.fs.setattr_as(&asker.who, addr, set, entry))?;
+        if outsider { Ok(self.without_setgid(asker, addr, entry)?.unwrap_or(attr)) } else { Ok(attr) }
     }
 
     /// True when an inode has the setgid bit of a group the asker is not in.
-    fn is_outsider(&self, asker: &Asker, addr: BlockAddr) -> Result<bool> {
-        let attr = self.fs.getattr(addr)?;
+    fn is_outsider(&self, asker: &Asker, addr: BlockAddr, entry: Entry) -> Result<bool> {
+        let attr = self.fs.getattr_as(addr, entry)?;
         Ok(attr.perm & S_ISGID != 0 && attr.kind != DirentType::Dir && !asker.has_group(attr.gid))
     }
 
     /// Takes the setgid bit away, as Linux does when an outsider changes a file, whether or not the group may execute it.
-    fn without_setgid(&self, asker: &Asker, addr: BlockAddr) -> Result<Option<Attr>> {
-        let attr = self.fs.getattr(addr)?;
+    fn without_setgid(&self, asker: &Asker, addr: BlockAddr, entry: Entry) -> Result<Option<Attr>> {
+        let attr = self.fs.getattr_as(addr, entry)?;
         if attr.perm & S_ISGID == 0 {
             return Ok(None);
         }
         let set = SetAttr { mode: Some(attr.perm & !S_ISGID), ..SetAttr::default() };
-        self.fs.setattr(&asker.who, addr, &set).map(Some)
+        self.fs.setattr_as(&asker.who, addr, &set, entry).map(Some)
     }
 
     /// Runs an operation that may take space. When there is none, and inodes are being deleted, it runs again after that.
@@ -170,8 +172,8 @@ impl Service {
     pub fn open(&self, asker: &Asker, node: u64, how: OpenHow, quietly: bool) -> Result<Opened> {
         let addr = self.addr(node)?;
         let sync = self.fs.open(&asker.who, addr, how)?;
-        if how.truncate && !asker.is_privileged() && self.is_outsider(asker, addr)? {
-            self.without_setgid(asker, addr)?;
+        if how.truncate && !asker.is_privileged() && self.is_outsider(asker, addr, Entry::Fill)? {
+            self.without_setgid(asker, addr, Entry::Fill)?;
         }
         // The kernel does not say when it answers a read from its cache; so the opening counts as a reading.
         let touched = !how.write && !quietly && self.touched(addr)?;
@@ -193,20 +195,27 @@ impl Service {
         Ok(n)
     }
 
+    /// READ for the page cache of a shared mount, see [`Fs::fill`]. The opening has counted as a reading.
+    pub fn fill(&self, node: u64, offset: u64, buf: &mut [u8], exclusive: bool, held: impl FnOnce()) -> Result<usize> {
+        self.fs.fill(self.addr(node)?, offset, buf, exclusive, held)
+    }
+
     /// WRITE.
     pub fn write(&self, asker: &Asker, node: u64, offset: u64, bytes: &[u8], how: WriteHow) -> Result<usize> {
         let addr = self.addr(node)?;
         let (who, alone) = (&asker.who, self.policy.writeback_cache);
         let n = match how {
             WriteHow { cached: true, .. } if alone => self.roomy(|| self.fs.write_back(who, addr, offset, bytes))?,
+            // Nothing follows that could have to wait.
+            WriteHow { cached: true, .. } => return self.fs.write_mapped(who, addr, offset, bytes),
             // The kernel does not know the end.
             WriteHow { append: true, cached: false, kill } if !alone => {
                 self.roomy(|| self.fs.append(who, addr, bytes, kill))?
             }
             WriteHow { kill, .. } => self.roomy(|| self.fs.write(who, addr, offset, bytes, kill))?,
         };
-        if how.kill && self.is_outsider(asker, addr)? {
-            self.without_setgid(asker, addr)?;
+        if how.kill && self.is_outsider(asker, addr, Entry::Ordinary)? {
+            self.without_setgid(asker, addr, Entry::Ordinary)?;
         }
         Ok(n)
     }
@@ -239,7 +248,7 @@ impl Service {
         // Like chmod: setgid goes when an owner outside the group changes the rights, also of a directory.
         if name == b"system.posix_acl_access" && !asker.is_privileged() && !asker.has_group(self.fs.getattr(addr)?.gid)
         {
-            self.without_setgid(asker, addr)?;
+            self.without_setgid(asker, addr, Entry::Ordinary)?;
         }
         Ok(())
     }
@@ -268,8 +277,8 @@ impl Service {
     pub fn fallocate(&self, asker: &Asker, node: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
         let addr = self.addr(node)?;
         self.roomy(|| self.fs.fallocate(&asker.who, addr, offset, len, mode))?;
-        if !asker.is_privileged() && self.is_outsider(asker, addr)? {
-            self.without_setgid(asker, addr)?;
+        if !asker.is_privileged() && self.is_outsider(asker, addr, Entry::Ordinary)? {
+            self.without_setgid(asker, addr, Entry::Ordinary)?;
         }
         Ok(())
     }

@@ -79,6 +79,9 @@ pub struct Ended {
 /// Mounts: afterwards the directory shows the filesystem, and [`Session::serve`] must run. `claim`: a block device, opened so that
 /// nobody else can claim it; it is held until the end, or else the kernel's claim takes its place.
 pub fn mount(spec: &MountSpec, service: Service, mut claim: Option<File>) -> io::Result<Session> {
+    if spec.transport == Transport::Fuser && service.policy.is_shared() {
+        return Err(io::Error::other("the fuser transport cannot keep a shared mount coherent: leave transport= away"));
+    }
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
     match spec.disk {
         // The kernel lets umount(2) wait for us, and takes a mount namespace down when the last process in it dies. If that is

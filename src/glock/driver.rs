@@ -8,15 +8,18 @@ use super::Protected;
 use super::machine::{Effect, Event, Machine, Millis, Refusal, Reply};
 use super::manager::{Answer, LockClient, LockManager, Lvb, Request};
 use super::mode::LockState;
-use super::queue::{Ticket, Waiter};
+use super::queue::{Entry, Ticket, Waiter};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
 use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+/// How often one who waits with limited patience looks whether it has any left.
+const PATIENT_LOOKS: Duration = Duration::from_millis(2);
 
 const SLOW: u32 = 1 << 4;
 const ONE: u32 = 1 << 5;
@@ -35,6 +38,8 @@ pub(super) struct Shared<T: Protected> {
     pub(super) context: OnceLock<Weak<T::Context>>,
     pub(super) workers: Workers,
     pub(super) start: Instant,
+    /// See [`GlockTable::hold_at_most`](super::GlockTable).
+    pub(super) hold_ms: AtomicU64,
 }
 
 /// A cluster lock with the object it protects inside.
@@ -75,7 +80,9 @@ pub(super) struct Picture {
 
 impl<T: Protected> Glock<T> {
     pub(super) fn new(name: LockName, serial: u64, shared: Arc<Shared<T>>) -> Arc<Self> {
-        let machine = Machine::new(name.kind == LockKind::Inode);
+        let holds = name.kind == LockKind::Inode;
+        let hold = if holds { shared.hold_ms.load(Ordering::Relaxed) } else { 0 };
+        let machine = Machine::new(hold, T::DRAINS);
         Arc::new(Self {
             name,
             word: AtomicU32::new(0),
@@ -98,8 +105,16 @@ impl<T: Protected> Glock<T> {
     }
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
-    pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, tries) }
+    pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
+        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, (tries, entry), None) }
+    }
+
+    /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
+    pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
+        if self.acquire_fast(wants) {
+            return Ok(());
+        }
+        self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
@@ -132,12 +147,17 @@ impl<T: Protected> Glock<T> {
     }
 
     #[cold]
-    fn acquire_slowly(self: &Arc<Self>, wants: LockState, tries: bool) -> Result<()> {
+    fn acquire_slowly(
+        self: &Arc<Self>,
+        wants: LockState,
+        (tries, entry): (bool, Entry),
+        patient: Option<&dyn Fn() -> bool>,
+    ) -> Result<()> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
         slow.waiting.push(Waiting { ticket, thread: std::thread::current(), outcome: None });
-        let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries }));
+        let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries, entry }));
         loop {
             if let Some(outcome) = slow.take_outcome(ticket) {
                 self.leave(slow);
@@ -155,8 +175,18 @@ impl<T: Protected> Glock<T> {
                 self.leave(slow);
                 return Err(must_wait);
             }
+            if patient.is_some_and(|patient| !patient()) {
+                slow.waiting.retain(|w| w.ticket != ticket);
+                slow.trim();
+                let slow = self.run(slow, Event::Abandon { ticket, cancel: true });
+                self.leave(slow);
+                return Err(Error::WouldBlock);
+            }
             self.leave(slow);
-            std::thread::park();
+            match patient {
+                None => std::thread::park(),
+                Some(_) => std::thread::park_timeout(PATIENT_LOOKS),
+            }
             slow = self.enter();
         }
     }
@@ -213,6 +243,9 @@ impl<T: Protected> Glock<T> {
                 }
             }
             Effect::Cancel => self.shared.manager.cancel(self.name),
+            // What is left of a table that nobody else can want needs no drain either.
+            Effect::Drain(to) if self.must_drain(to) => self.in_background(move |g| g.drain(to)),
+            Effect::Drain(_) => return Some(Event::Drained(true)),
             Effect::Sync if self.shared.manager.is_shared() => self.in_background(|g| g.sync()),
             // Nobody else will ever look: the log brings the changes to the disk in its own time.
             Effect::Sync => return Some(Event::Synced(true)),
@@ -236,6 +269,18 @@ impl<T: Protected> Glock<T> {
     fn in_background(self: &Arc<Self>, job: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let glock = Arc::clone(self);
         self.shared.workers.submit(move || job(&glock));
+    }
+
+    fn must_drain(&self, to: LockState) -> bool {
+        self.shared.manager.is_shared() && self.context().is_ok_and(|cx| T::must_drain(self.name, to, &cx))
+    }
+
+    /// The object is not locked: those whom the drain waits for need it.
+    fn drain(self: &Arc<Self>, to: LockState) {
+        // A closed volume has no kernel that caches anything.
+        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
+        let ok = result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
+        self.tell(Event::Drained(ok));
     }
 
     fn sync(self: &Arc<Self>) {
@@ -285,6 +330,11 @@ impl<T: Protected> Glock<T> {
         self.slow.lock().machine.state
     }
 
+    /// True when another node waits for us to give the lock up, wholly or in part.
+    pub fn is_demanded(&self) -> bool {
+        self.slow.lock().machine.demote.is_some()
+    }
+
     /// True when nobody holds, waits or changes anything, so that the glock may be dropped from the table: at once where
     /// nobody else can want the lock, and where others can only once it is unlocked.
     pub(super) fn may_drop(&self) -> bool {
@@ -318,6 +368,13 @@ impl<T: Protected> LockClient for Glock<T> {
     }
     fn blocking(self: Arc<Self>, ceiling: LockState) {
         self.tell(Event::Blocking { ceiling });
+        if T::HEEDS {
+            self.in_background(|glock| {
+                if let Ok(cx) = glock.context() {
+                    T::heed(glock.name, &cx);
+                }
+            });
+        }
     }
 }
 

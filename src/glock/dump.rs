@@ -41,7 +41,7 @@ impl<T: Protected> Glock<T> {
         flag(!p.waiters.is_empty() || p.held.1 > 0, 'q');
         flag(object.is_some(), 'o');
         let target = match p.phase {
-            Phase::Syncing(to) | Phase::Invalidating(to) | Phase::Asking { to, .. } => to,
+            Phase::Draining { to, .. } | Phase::Syncing(to) | Phase::Invalidating(to) | Phase::Asking { to, .. } => to,
             _ => p.state,
         };
         let (demote, at) = p.demote.map_or((LockState::Exclusive, 0), |(to, at)| (to, at));

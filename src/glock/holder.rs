@@ -2,6 +2,7 @@
 
 use super::manager::Lvb;
 use super::mode::LockState::{self, Deferred, Exclusive, Shared};
+use super::queue::Entry;
 use super::{Glock, Protected};
 use crate::error::{Error, Result};
 use crate::ids::LockName;
@@ -10,11 +11,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 type ReadGuard<T> = ArcRwLockReadGuard<RawRwLock, Option<T>>;
-type WriteGuard<T> = ArcRwLockWriteGuard<RawRwLock, Option<T>>;
+pub(super) type WriteGuard<T> = ArcRwLockWriteGuard<RawRwLock, Option<T>>;
 
 /// One holder's share of a glock; given back when dropped.
-struct Hold<T: Protected> {
-    glock: Arc<Glock<T>>,
+pub(super) struct Hold<T: Protected> {
+    pub(super) glock: Arc<Glock<T>>,
 }
 
 impl<T: Protected> Drop for Hold<T> {
@@ -46,21 +47,31 @@ pub struct ExclusiveHolder<T: Protected> {
 impl<T: Protected> Glock<T> {
     /// Takes the lock shared; instantiates the object when needed. `MustWait` when it would wait and may not.
     pub fn shared(self: &Arc<Self>) -> Result<SharedHolder<T>> {
-        let hold = self.hold(Shared, false)?;
+        self.shared_as(Entry::Ordinary)
+    }
+
+    /// The same for a request that a drain may wait for.
+    pub fn shared_as(self: &Arc<Self>, entry: Entry) -> Result<SharedHolder<T>> {
+        let hold = self.hold(Shared, false, entry)?;
         let guard = self.read()?;
         Ok(SharedHolder { guard, hold })
     }
 
     /// Takes the lock deferred.
     pub fn deferred(self: &Arc<Self>) -> Result<DeferredHolder<T>> {
-        let hold = self.hold(Deferred, false)?;
+        let hold = self.hold(Deferred, false, Entry::Ordinary)?;
         let guard = self.read()?;
         Ok(DeferredHolder { guard, hold })
     }
 
     /// Takes the lock exclusive.
     pub fn exclusive(self: &Arc<Self>) -> Result<ExclusiveHolder<T>> {
-        let hold = self.hold(Exclusive, false)?;
+        self.exclusive_as(Entry::Ordinary)
+    }
+
+    /// The same for a request that a drain may wait for.
+    pub fn exclusive_as(self: &Arc<Self>, entry: Entry) -> Result<ExclusiveHolder<T>> {
+        let hold = self.hold(Exclusive, false, entry)?;
         let guard = self.write()?;
         Self::filled(hold, guard)
     }
@@ -68,7 +79,7 @@ impl<T: Protected> Glock<T> {
     /// Takes the lock exclusive if nobody has to be waited for; `None` otherwise. The object may have to be read: a thread
     /// that may wait waits for that, another one is told `MustWait`.
     pub fn try_exclusive(self: &Arc<Self>) -> Result<Option<ExclusiveHolder<T>>> {
-        let hold = match self.hold(Exclusive, true) {
+        let hold = match self.hold(Exclusive, true, Entry::Ordinary) {
             Ok(hold) => hold,
             Err(Error::WouldBlock | Error::MustWait) => return Ok(None),
             Err(e) => return Err(e),
@@ -79,15 +90,20 @@ impl<T: Protected> Glock<T> {
 
     /// Takes the lock exclusive and puts `object` inside without reading (a newly created object; an old one is replaced).
     pub fn exclusive_with(self: &Arc<Self>, object: T) -> Result<ExclusiveHolder<T>> {
-        let hold = self.hold(Exclusive, false)?;
+        let hold = self.hold(Exclusive, false, Entry::Ordinary)?;
         let mut guard = self.write()?;
         *guard = Some(object);
         Ok(ExclusiveHolder { guard, hold, forget: false })
     }
 
-    fn hold(self: &Arc<Self>, state: LockState, tries: bool) -> Result<Hold<T>> {
-        self.acquire(state, tries)?;
-        Ok(Hold { glock: Arc::clone(self) })
+    pub(super) fn hold(self: &Arc<Self>, state: LockState, tries: bool, entry: Entry) -> Result<Hold<T>> {
+        self.acquire(state, tries, entry)?;
+        Ok(self.held())
+    }
+
+    /// For whoever has acquired the lock.
+    pub(super) fn held(self: &Arc<Self>) -> Hold<T> {
+        Hold { glock: Arc::clone(self) }
     }
 
     /// The object, read; instantiated when it is not there.
@@ -111,7 +127,7 @@ impl<T: Protected> Glock<T> {
         Ok(ArcRwLockWriteGuard::downgrade(guard))
     }
 
-    fn write(&self) -> Result<WriteGuard<T>> {
+    pub(super) fn write(&self) -> Result<WriteGuard<T>> {
         match self.object.try_write_arc() {
             Some(guard) => Ok(guard),
             None => {
@@ -122,7 +138,7 @@ impl<T: Protected> Glock<T> {
     }
 
     /// A holder whose object is there. (The parameters are dropped from the last on: the guard before the hold.)
-    fn filled(hold: Hold<T>, mut guard: WriteGuard<T>) -> Result<ExclusiveHolder<T>> {
+    pub(super) fn filled(hold: Hold<T>, mut guard: WriteGuard<T>) -> Result<ExclusiveHolder<T>> {
         if guard.is_none() {
             *guard = Some(T::instantiate(hold.glock.name(), &*hold.glock.context()?)?);
         }
@@ -160,6 +176,9 @@ impl<T: Protected> ExclusiveHolder<T> {
     /// The lock.
     pub fn glock(&self) -> &Arc<Glock<T>> {
         &self.hold.glock
+    }
+    pub(super) fn filled_with(hold: Hold<T>, guard: WriteGuard<T>) -> Self {
+        Self { guard, hold, forget: false }
     }
     /// Drops the object when the holder is dropped: the next holder reads it from disk/cache again (after a failed change).
     pub fn forget_object(&mut self) {

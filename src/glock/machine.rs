@@ -3,9 +3,9 @@
 //! ```text
 //!            Want, Released, Abandon           Blocking(ceiling), Tick
 //!                    │                               │
-//!   Idle ── grant from the front of the queue ── demote due and nobody holds ──► Syncing ─ Synced ─► Invalidating
-//!    │                                                                                                 │ Invalidated
-//!    └─ the front waiter wants a stronger state, nobody holds ──► Asking ◄─────────────────────────────┘
+//!   Idle ── grant from the front of the queue ── demote due and nobody holds ──► Draining ─ Drained ─► Syncing ─ Synced ─► Invalidating
+//!    │                                                                                                                        │ Invalidated
+//!    └─ the front waiter wants a stronger state, nobody holds ──► Asking ◄────────────────────────────────────────────────────┘
 //!                                                                   └─ Replied ──► Idle
 //! ```
 //!
@@ -13,12 +13,15 @@
 //! 1. At most one question to the lock manager is open, and the state changes only when it is answered.
 //! 2. The state is never weakened while somebody holds.
 //! 3. EX is left only after `Sync` succeeded. If it fails the lock is kept for good: others must replay our journal first.
-//! 4. Waiters are granted in the order in which they came.
+//! 4. Waiters are granted in the order in which they came, but for drain holders (6).
 //! 5. A state that was asked for on behalf of a waiter is used by it once before it may be demoted (else nodes could pass a
 //!    lock to and fro without either getting anything done).
+//! 6. While Draining, the kernel gives back what it caches under the lock, which is still held. What that may wait for (page
+//!    fills, data written back, changes of size: [`Entry`]) is let in at once where the state permits it, past everybody else.
+//!    Draining ends when they are gone and none of them has put anything new into the kernel's cache; otherwise it runs again.
 
 use super::mode::LockState::{self, Unlocked};
-use super::queue::{Queue, Ticket, Waiter};
+use super::queue::{Entry, Queue, Ticket, Waiter};
 
 /// Milliseconds on some steady clock.
 pub(super) type Millis = u64;
@@ -26,7 +29,7 @@ pub(super) type Millis = u64;
 /// Shortest time a lock is kept once it was got.
 const HOLD_MIN: Millis = 10;
 /// Longest time.
-const HOLD_MAX: Millis = 200;
+pub(super) const HOLD_MAX: Millis = 200;
 
 /// What the lock manager answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub(super) enum Event {
     Unneeded,
     /// Time has passed.
     Tick,
+    /// The kernel has given back what it cached, or (false) could not be made to.
+    Drained(bool),
     /// What was changed under the lock is on the disk, or (false) could not be brought there.
     Synced(bool),
     /// What was cached under the lock is forgotten.
@@ -71,6 +76,8 @@ pub(super) enum Effect {
     Grant(Ticket),
     /// The waiter cannot have it.
     Refuse(Ticket, Refusal),
+    /// Make the kernel give back what it may not cache when we hold no more than this; answer with `Drained`.
+    Drain(LockState),
     /// Make everything clean on the disk; answer with `Synced`.
     Sync,
     /// Forget everything cached; answer with `Invalidated`.
@@ -101,6 +108,8 @@ pub(super) enum Refusal {
 pub(super) enum Phase {
     /// None is under way.
     Idle,
+    /// Waiting for `Drained`, or (`done`) for those who were let in meanwhile; then on to this state.
+    Draining { to: LockState, done: bool },
     /// Waiting for `Synced`; then on to this state.
     Syncing(LockState),
     /// Waiting for `Invalidated`.
@@ -132,11 +141,15 @@ pub(super) struct Machine {
     hold: Millis,
     /// Let go entirely before asking again: the lock manager saw a deadlock.
     let_go: bool,
+    /// Drains come before syncs.
+    drains: bool,
+    /// Since the drain began somebody was let in who gave the kernel something to cache.
+    tainted: bool,
 }
 
 impl Machine {
-    /// An unlocked glock. `holds`: a minimum hold time applies (inodes).
-    pub(super) fn new(holds: bool) -> Self {
+    /// An unlocked glock. `hold`: how long it is kept at least when it was got and is in use (inodes). `drains`: the kernel may cache what it protects.
+    pub(super) fn new(hold: Millis, drains: bool) -> Self {
         Self {
             state: Unlocked,
             held: (Unlocked, 0),
@@ -145,8 +158,10 @@ impl Machine {
             phase: Phase::Idle,
             owed: false,
             acquired: 0,
-            hold: if holds { HOLD_MAX } else { 0 },
+            hold,
             let_go: false,
+            drains,
+            tainted: false,
         }
     }
 
@@ -156,7 +171,7 @@ impl Machine {
     }
 
     /// Something happened at time `now`; says what is to be done, in this order. At most one of the effects is a step of a
-    /// change of state (`Sync`, `Invalidate`, `Ask`).
+    /// change of state (`Drain`, `Sync`, `Invalidate`, `Ask`).
     pub(super) fn step(&mut self, event: Event, now: Millis) -> Vec<Effect> {
         let mut out = Vec::new();
         match event {
@@ -167,8 +182,13 @@ impl Machine {
             Event::Blocking { ceiling } => self.blocking(ceiling, now, true, &mut out),
             Event::Unneeded => self.blocking(Unlocked, now, false, &mut out),
             Event::Tick => {}
+            Event::Drained(true) => {
+                if let Phase::Draining { to, .. } = self.phase {
+                    self.phase = Phase::Draining { to, done: true };
+                }
+            }
             Event::Synced(true) => self.synced(&mut out),
-            Event::Synced(false) => {
+            Event::Synced(false) | Event::Drained(false) => {
                 self.phase = Phase::Withdrawn;
                 self.demote = None;
                 out.push(Effect::Withdraw);
@@ -188,6 +208,10 @@ impl Machine {
                     out.push(Effect::Refuse(w.ticket, Refusal::Withdrawn));
                 }
                 return;
+            }
+            Phase::Draining { to, done } => {
+                self.refuse_trying(out);
+                return self.draining(to, done, now, out);
             }
             _ => return self.refuse_trying(out),
         }
@@ -267,6 +291,10 @@ impl Machine {
             self.demote = None;
             return;
         }
+        if self.drains { self.drain(to, out) } else { self.sync_or_on(to, now, out) }
+    }
+
+    fn sync_or_on(&mut self, to: LockState, now: Millis, out: &mut Vec<Effect>) {
         if self.state.must_sync(to) {
             self.phase = Phase::Syncing(to);
             out.push(Effect::Sync);
@@ -275,9 +303,39 @@ impl Machine {
         }
     }
 
+    fn drain(&mut self, to: LockState, out: &mut Vec<Effect>) {
+        self.phase = Phase::Draining { to, done: false };
+        self.tainted = false;
+        out.push(Effect::Drain(to));
+        self.let_drain_holders_in(out);
+    }
+
+    /// Those who are needed for the drain come in whatever the order.
+    fn let_drain_holders_in(&mut self, out: &mut Vec<Effect>) {
+        while let Some(waiter) = self.queue.pop_drain_holder(self.state, self.held.0) {
+            self.held = (waiter.wants, self.held.1 + 1);
+            self.tainted |= waiter.entry == Entry::Fill;
+            out.push(Effect::Grant(waiter.ticket));
+        }
+    }
+
+    /// One step of a drain. When the kernel has answered, nobody else is let in until all are out: then nothing waits for them.
+    fn draining(&mut self, to: LockState, done: bool, now: Millis, out: &mut Vec<Effect>) {
+        if !done {
+            return self.let_drain_holders_in(out);
+        }
+        if self.held.1 > 0 {
+            return;
+        }
+        let lowest = self.lowest(to);
+        if self.tainted || lowest != to { self.drain(lowest, out) } else { self.sync_or_on(to, now, out) }
+    }
+
     /// Goes for the state that the waiter in front wants.
     fn reach(&mut self, front: Waiter, now: Millis, out: &mut Vec<Effect>) {
-        if self.state.must_sync(front.wants) {
+        if self.drains && self.state.must_invalidate(front.wants) {
+            self.drain(front.wants, out);
+        } else if self.state.must_sync(front.wants) {
             // Cannot be: EX permits everything. Kept so that the table alone decides.
             self.phase = Phase::Syncing(front.wants);
             out.push(Effect::Sync);
@@ -302,7 +360,11 @@ impl Machine {
 
     fn synced(&mut self, out: &mut Vec<Effect>) {
         if let Phase::Syncing(to) = self.phase {
-            let to = self.lowest(to);
+            let lowest = self.lowest(to);
+            if lowest != to && self.drains {
+                return self.drain(lowest, out);
+            }
+            let to = lowest;
             if self.state.must_invalidate(to) {
                 self.phase = Phase::Invalidating(to);
                 out.push(Effect::Invalidate);

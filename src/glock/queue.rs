@@ -7,6 +7,18 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ticket(pub(super) u64);
 
+/// How a holder comes in while the kernel gives back what it cached under the lock ([`Protected::drain`](super::Protected)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// After that.
+    #[default]
+    Ordinary,
+    /// At once, because giving back waits for it: data that the kernel writes back.
+    WriteBack,
+    /// At once too, but afterwards the kernel may have something again: it fills a page, or changes a file's size.
+    Fill,
+}
+
 /// A holder that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waiter {
@@ -16,6 +28,8 @@ pub(super) struct Waiter {
     pub(super) wants: LockState,
     /// It must not wait for another holder or node.
     pub(super) tries: bool,
+    /// How it comes in during a drain.
+    pub(super) entry: Entry,
 }
 
 /// Waiters in strict order: nobody is granted before the one in front of it, so neither readers nor writers starve.
@@ -61,6 +75,16 @@ impl Queue {
         let found = self.waiters.len() != before;
         self.trim();
         found
+    }
+    /// Takes out the first one that a drain waits for, if it may be granted.
+    pub(super) fn pop_drain_holder(&mut self, state: LockState, held: LockState) -> Option<Waiter> {
+        let at = self
+            .waiters
+            .iter()
+            .position(|w| w.entry != Entry::Ordinary && state.permits(w.wants) && held.coexists(w.wants))?;
+        let waiter = self.waiters.remove(at);
+        self.trim();
+        waiter
     }
     /// Takes out every waiter that tries.
     pub(super) fn take_trying(&mut self) -> Vec<Waiter> {

@@ -2,7 +2,7 @@
 //! its hand last passed gets another round.
 
 use super::driver::Shared;
-use super::machine::Event;
+use super::machine::{Event, HOLD_MAX};
 use super::manager::LockManager;
 use super::{Glock, Protected, Workers};
 use crate::ids::LockName;
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Glocks looked at per new one while the table is too full.
 const SHRINK_STEP: usize = 64;
@@ -30,7 +30,13 @@ pub struct GlockTable<T: Protected> {
 impl<T: Protected> GlockTable<T> {
     /// A table of glocks granted by `manager`; `keep` unused ones stay cached. `set_context` must follow before use.
     pub fn new(manager: Arc<dyn LockManager>, keep: usize) -> Self {
-        let shared = Shared { manager, context: OnceLock::new(), workers: Workers::default(), start: Instant::now() };
+        let shared = Shared {
+            manager,
+            context: OnceLock::new(),
+            workers: Workers::default(),
+            start: Instant::now(),
+            hold_ms: AtomicU64::new(HOLD_MAX),
+        };
         Self {
             map: DashMap::default(),
             ring: Mutex::default(),
@@ -45,6 +51,16 @@ impl<T: Protected> GlockTable<T> {
         if self.shared.context.set(Arc::downgrade(cx)).is_err() {
             debug_assert!(false, "the context is set once");
         }
+    }
+    /// How long a lock that was got is kept at most for programs here when other nodes want it (200 ms unless set); for glocks made
+    /// from now on. Short times are fair to other nodes, long ones save passing locks to and fro.
+    pub fn hold_at_most(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.shared.hold_ms.store(ms, Ordering::Relaxed);
+    }
+    /// Who grants the locks.
+    pub fn manager(&self) -> &Arc<dyn LockManager> {
+        &self.shared.manager
     }
     /// The glock of this name, made when new.
     pub fn get(&self, name: LockName) -> Arc<Glock<T>> {
@@ -79,6 +95,10 @@ impl<T: Protected> GlockTable<T> {
             glock.touched.store(true, Ordering::Relaxed);
         }
         Some(glock)
+    }
+    /// True when other nodes may want these locks.
+    pub fn is_shared(&self) -> bool {
+        self.shared.manager.is_shared()
     }
     /// Names of all glocks now in the table.
     pub fn names(&self) -> Vec<LockName> {

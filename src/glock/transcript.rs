@@ -1,9 +1,9 @@
 //! Plays `tests/glock/*.txt` against the machine: a line at the margin is an event, the indented lines below it are what the
 //! machine says. `REWRITE=1 cargo test transcripts` writes what it says now into the files, for review as a diff.
 
-use super::machine::{Effect, Event, Machine, Millis, Refusal, Reply};
+use super::machine::{Effect, Event, HOLD_MAX, Machine, Millis, Refusal, Reply};
 use super::mode::LockState;
-use super::queue::{Ticket, Waiter};
+use super::queue::{Entry, Ticket, Waiter};
 
 fn state(word: &str) -> LockState {
     match word {
@@ -18,8 +18,19 @@ fn state(word: &str) -> LockState {
 fn event(words: &[&str]) -> Event {
     let ticket = |w: &str| Ticket(w.parse().expect("a ticket number"));
     match *words {
-        ["want", t, s] => Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false }),
-        ["try", t, s] => Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: true }),
+        ["want", t, s] => {
+            Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false, entry: Entry::Ordinary })
+        }
+        ["fill", t, s] => Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: false, entry: Entry::Fill }),
+        ["write-back", t] => Event::Want(Waiter {
+            ticket: ticket(t),
+            wants: LockState::Exclusive,
+            tries: false,
+            entry: Entry::WriteBack,
+        }),
+        ["try", t, s] => {
+            Event::Want(Waiter { ticket: ticket(t), wants: state(s), tries: true, entry: Entry::Ordinary })
+        }
         ["release"] => Event::Released,
         ["abandon", t] => Event::Abandon { ticket: ticket(t), cancel: false },
         ["cancel", t] => Event::Abandon { ticket: ticket(t), cancel: true },
@@ -30,6 +41,8 @@ fn event(words: &[&str]) -> Event {
         ["blocking", s] => Event::Blocking { ceiling: state(s) },
         ["unneeded"] => Event::Unneeded,
         ["tick"] => Event::Tick,
+        ["drained"] => Event::Drained(true),
+        ["drain-failed"] => Event::Drained(false),
         ["synced"] => Event::Synced(true),
         ["sync-failed"] => Event::Synced(false),
         ["invalidated"] => Event::Invalidated,
@@ -48,6 +61,7 @@ fn text(effect: Effect) -> String {
             };
             format!("refuse {} {why}", t.0)
         }
+        Effect::Drain(to) => format!("drain {to}"),
         Effect::Sync => "sync".into(),
         Effect::Invalidate => "invalidate".into(),
         Effect::Ask { from, to, tries } => format!("ask {from}->{to}{}", if tries { " no queue" } else { "" }),
@@ -58,7 +72,7 @@ fn text(effect: Effect) -> String {
 }
 
 fn play(script: &str) -> String {
-    let mut machine = Machine::new(false);
+    let mut machine = Machine::new(0, false);
     let mut now: Millis = 0;
     let mut out = String::new();
     for line in script.lines() {
@@ -71,7 +85,7 @@ fn play(script: &str) -> String {
         match *words {
             [] => continue,
             ["glock", kind] => {
-                machine = Machine::new(kind == "inode");
+                machine = Machine::new(if kind == "inode" { HOLD_MAX } else { 0 }, kind == "drained");
                 now = 0;
                 continue;
             }

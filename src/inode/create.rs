@@ -1,13 +1,14 @@
 //! A new dinode (ondisk.md 4.9, 9.1).
 
-use super::{Inode, InodeExclusive, Volume};
+use super::{InUse, Inode, InodeExclusive, Volume};
 use crate::clock::Timestamp;
 use crate::dir;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::dinode::mode::{S_IFDIR, S_IFMT};
 use crate::format::superblock::DiskInum;
 use crate::format::{DiFlags, Dinode, MetaType, OnDisk};
-use crate::ids::{BlockAddr, Inum};
+use crate::glock::Claim;
+use crate::ids::{BlockAddr, Inum, LockName};
 use crate::journal::Transaction;
 use crate::rgrp::{Owner, Space};
 use zerocopy::FromZeros;
@@ -57,23 +58,63 @@ impl Birth {
     }
 }
 
+/// The locks of an inode that is about to be made: its own, and the one that says it is in use here.
+pub struct Cradle {
+    claim: Claim<Inode>,
+    in_use: InUse,
+}
+
 impl Volume {
-    /// Makes a dinode in a transaction: allocates it from `space`, writes it (directories get `.` and `..` of `parent`), takes
-    /// its lock exclusively with the object inside. `with_ea`: also tries to allocate the adjacent EA block. Its address is
+    /// Sets space aside with `reserve` and takes the locks of the inode that [`create`](Self::create) will make of it: locks are
+    /// not waited for inside a transaction.
+    ///
+    /// Somebody may still hold the lock of the inode that lived there before, and wait for the rgrp to find out that it is gone.
+    /// So the inode's lock is waited for without the rgrp, and the space then set aside anew.
+    pub fn cradle<'r>(
+        &self,
+        mut reserve: impl FnMut() -> Result<Space<'r>>,
+        with_ea: bool,
+    ) -> Result<(Space<'r>, Cradle)> {
+        let mut held: Option<Claim<Inode>> = None;
+        loop {
+            let space = reserve()?;
+            let addr = space.next_dinode(with_ea).ok_or(Error::Invalid)?;
+            let lock = self.inode(addr);
+            let claim = match held.take() {
+                Some(claim) if claim.name() == lock.name() => Some(claim),
+                _ => lock.try_claim()?,
+            };
+            if let Some(claim) = claim {
+                let in_use = self.use_inode(addr)?;
+                return Ok((space, Cradle { claim, in_use }));
+            }
+            drop(space);
+            held = Some(lock.claim()?);
+        }
+    }
+
+    /// Makes a dinode in a transaction: allocates it from `space`, writes it (directories get `.` and `..` of `parent`), puts
+    /// the object into its lock, which is held. `with_ea`: also tries to allocate the adjacent EA block. Its address is
     /// returned; the xattr chapter initialises it, points `di_eattr` to it and counts it in `di_blocks`.
     pub fn create(
         &self,
         tx: &mut Transaction<'_>,
         space: &mut Space<'_>,
+        cradle: Cradle,
         birth: &Birth,
         parent: Inum,
         with_ea: bool,
-    ) -> Result<(InodeExclusive, Option<BlockAddr>)> {
+    ) -> Result<(InodeExclusive, InUse, Option<BlockAddr>)> {
         let owner = (!birth.flags.has(DiFlags::SYSTEM)).then_some(Owner { uid: birth.uid, gid: birth.gid });
         let (inum, ea_block) =
             if with_ea { space.alloc_dinode_with_ea(tx, owner)? } else { (space.alloc_dinode(tx, owner)?, None) };
-        let lock = self.inode(inum.addr);
-        let buffer = tx.new_meta(inum.addr, lock.name(), MetaType::Dinode);
+        let Cradle { claim, in_use } = cradle;
+        let name = LockName::inode(inum.addr);
+        if claim.name() != name {
+            // Cannot be: the space was asked which block it will give.
+            return Err(Error::Invalid);
+        }
+        let buffer = tx.new_meta(inum.addr, name, MetaType::Dinode);
         let mut dinode = birth.dinode(inum);
         tx.edit(&buffer, |block| {
             dinode.header = Dinode::view(block).header;
@@ -83,8 +124,8 @@ impl Volume {
                 *Dinode::edit(block) = dinode;
             }
         });
-        let held = lock.exclusive_with(Inode::new(inum, dinode, tx.batch()))?;
-        Ok((held, ea_block))
+        let held = claim.fill(Inode::new(inum, dinode, tx.batch()));
+        Ok((held, in_use, ea_block))
     }
 }
 

@@ -1,14 +1,20 @@
 //! The end of an inode (ondisk.md 4.7, 9.3, 9.5).
 
-use super::{Inode, InodeExclusive, Volume};
+use super::{Bare, Inode, InodeExclusive, Volume};
 use crate::error::{CorruptKind, Error, Result};
 use crate::file::change;
 use crate::file::piece::{Piece, Range, first_work};
-use crate::format::DiFlags;
-use crate::ids::{BlkState, BlockAddr};
+use crate::format::lvb::InodeLvb;
+use crate::format::{DiFlags, MAGIC, OnDisk};
+use crate::glock::{Claim, Lvb};
+use crate::ids::{BlkState, BlockAddr, FormalIno, LockName};
 use crate::journal::{Reserve, Transaction};
 use crate::rgrp::FreeSpace;
 use crate::{dir, xattr};
+use std::time::{Duration, Instant};
+
+/// How long other nodes have to let go of an inode that is to be deleted (ondisk.md 9.4).
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 impl Volume {
     /// Marks an inode that lost its last name: nlink 0, bitmap UNLINKED, ctime; in the caller's transaction.
@@ -22,9 +28,40 @@ impl Volume {
         inode.write_back(self, tx)
     }
 
-    /// Final delete of an UNLINKED inode that nobody uses (ondisk.md 4.7, 9.3): in many transactions, restartable. `Stale` when
-    /// the bitmap does not call it UNLINKED (it is gone, or it has a name); `Corrupt` when it has links.
-    pub fn delete(&self, mut inode: InodeExclusive) -> Result<()> {
+    /// Final delete of an UNLINKED inode that nobody here uses (ondisk.md 4.7, 9.3): in many transactions, restartable. False
+    /// when it is in use on another node, which deletes it later. `Stale` when the bitmap does not call it UNLINKED (it is gone,
+    /// or it has a name); `Corrupt` when it has links.
+    pub fn delete(&self, inode: InodeExclusive) -> Result<bool> {
+        self.delete_held(inode, true)
+    }
+
+    /// The same for an inode of which nobody knows whether it is still there; false also when it is not, or `unused` says,
+    /// with the lock held, that somebody here uses it. `inum.formal` is `None` where any life is meant.
+    pub fn delete_at(&self, addr: BlockAddr, formal: Option<FormalIno>, unused: &dyn Fn() -> bool) -> Result<bool> {
+        match self.orphan(self.inode(addr).claim()?, addr, formal, unused)? {
+            Some(inode) => self.delete_held(inode, true),
+            None => Ok(false),
+        }
+    }
+
+    /// The inode behind a claimed lock, if it is UNLINKED and nobody here uses it. Other nodes may have deleted it, and its
+    /// block may be anything by now: the dinode is read last.
+    fn orphan(
+        &self,
+        claim: Claim<Inode>,
+        addr: BlockAddr,
+        formal: Option<FormalIno>,
+        unused: &dyn Fn() -> bool,
+    ) -> Result<Option<InodeExclusive>> {
+        let over = deleted_upto(claim.lvb());
+        if formal.is_some_and(|f| f.0 <= over) || !unused() || self.rgrps.state(addr)? != BlkState::Unlinked {
+            return Ok(None);
+        }
+        let inode = claim.read()?;
+        Ok(formal.is_none_or(|f| f == inode.inum.formal).then_some(inode))
+    }
+
+    fn delete_held(&self, mut inode: InodeExclusive, waits: bool) -> Result<bool> {
         let (addr, name) = (inode.inum.addr, inode.lock_name());
         self.rgrps.release(&mut inode.resv);
         if self.rgrps.state(addr)? != BlkState::Unlinked {
@@ -33,6 +70,7 @@ impl Volume {
         if inode.dinode.nlink.get() != 0 {
             return Err(Error::corrupt(addr, CorruptKind::Dinode("unlinked, but its link count is not 0")));
         }
+        let Some(alone) = self.sole_user(&inode, waits)? else { return Ok(false) };
         if inode.is_dir() && inode.flags().has(DiFlags::EXHASH) {
             dir::free_leaves(self, &mut inode)?;
         }
@@ -40,10 +78,35 @@ impl Volume {
             xattr::free_all(self, &mut inode)?;
         }
         self.free_tree_and_dinode(&mut inode)?;
+        if self.inodes.is_shared() {
+            let over = deleted_upto(inode.glock().lvb()).max(inode.inum.formal.0);
+            inode.set_lvb(deleted_lvb(over));
+        }
         inode.forget_object();
         drop(inode);
-        self.inodes.remove(name);
-        Ok(())
+        drop(alone);
+        // Giving a lock up that others may want costs a log flush: that waits until somebody does.
+        if !self.inodes.is_shared() {
+            self.inodes.remove(name);
+        }
+        Ok(true)
+    }
+
+    /// Proof that no other node uses the inode; `None` when one does. With `waits`, nodes get some time to let go of it, unless
+    /// one of them wants the inode itself meanwhile: that one is using it.
+    fn sole_user(&self, inode: &InodeExclusive, waits: bool) -> Result<Option<Option<Claim<Bare>>>> {
+        if !self.bare.is_shared() {
+            return Ok(Some(None));
+        }
+        let lock = self.bare.get(LockName::iopen(inode.inum.addr));
+        if let Some(claim) = lock.try_claim()? {
+            return Ok(Some(Some(claim)));
+        }
+        if !waits {
+            return Ok(None);
+        }
+        let (until, own) = (Instant::now() + LETTING_GO, inode.glock());
+        Ok(lock.claim_while(&|| Instant::now() < until && !own.is_demanded())?.map(Some))
     }
 
     /// The tree piece by piece, the dinode with the last one if that lies in the same rgrp: most files go in one transaction.
@@ -93,7 +156,8 @@ impl Volume {
             if !unused(addr) {
                 continue;
             }
-            let inode = match self.inode(addr).try_exclusive() {
+            let Some(claim) = self.inode(addr).try_claim()? else { continue };
+            let inode = match self.orphan(claim, addr, None, &|| unused(addr)) {
                 Ok(Some(inode)) => inode,
                 Ok(None) => continue,
                 // Nobody can open it, so it harms nobody: it is left to fsck.
@@ -103,16 +167,24 @@ impl Volume {
                 }
                 Err(e) => return Err(e),
             };
-            // It may have found a user, or its end, before its lock was ours.
-            if !unused(addr) {
-                continue;
-            }
-            match self.delete(inode) {
-                Ok(()) => deleted += 1,
+            match self.delete_held(inode, false) {
+                Ok(went) => deleted += u64::from(went),
                 Err(Error::Stale) => {}
                 Err(e) => return Err(e),
             }
         }
         Ok(deleted)
     }
+}
+
+/// Lives of the inode's address up to this one are over, says the value block of its lock.
+fn deleted_upto(lvb: Lvb) -> u64 {
+    let said = InodeLvb::view(&lvb.0);
+    if said.magic.get() == MAGIC { said.generation_deleted.get() } else { 0 }
+}
+
+fn deleted_lvb(upto: u64) -> Lvb {
+    let mut lvb = Lvb::default();
+    *InodeLvb::edit(&mut lvb.0) = InodeLvb { magic: MAGIC.into(), pad: 0.into(), generation_deleted: upto.into() };
+    lvb
 }

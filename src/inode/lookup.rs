@@ -4,6 +4,7 @@ use super::{Inode, InodeExclusive, InodeLock, InodeShared, Volume};
 use crate::error::{Corrupt, CorruptKind, Error, Result};
 use crate::file;
 use crate::format::DiFlags;
+use crate::glock::Entry;
 use crate::ids::{BlkState, BlockAddr, Inum, LockName};
 
 impl Volume {
@@ -14,14 +15,24 @@ impl Volume {
 
     /// The inode, shared; `Stale` when `inum.formal` is another life, or the block is no dinode any more.
     pub fn shared(&self, inum: Inum) -> Result<InodeShared> {
-        let held = self.inode(inum.addr).shared().map_err(|e| self.gone(inum, e))?;
+        self.shared_as(inum, Entry::Ordinary)
+    }
+
+    /// The same for a request that the kernel may wait for before it gives back what it caches.
+    pub fn shared_as(&self, inum: Inum, entry: Entry) -> Result<InodeShared> {
+        let held = self.inode(inum.addr).shared_as(entry).map_err(|e| self.gone(inum, e))?;
         same_life(&held, inum)?;
         Ok(held)
     }
 
     /// The inode, exclusive; finishes a truncate that a crash interrupted (TRUNC_IN_PROG) first.
     pub fn exclusive(&self, inum: Inum) -> Result<InodeExclusive> {
-        let mut held = self.inode(inum.addr).exclusive().map_err(|e| self.gone(inum, e))?;
+        self.exclusive_as(inum, Entry::Ordinary)
+    }
+
+    /// The same for a request that the kernel may wait for before it gives back what it caches.
+    pub fn exclusive_as(&self, inum: Inum, entry: Entry) -> Result<InodeExclusive> {
+        let mut held = self.inode(inum.addr).exclusive_as(entry).map_err(|e| self.gone(inum, e))?;
         same_life(&held, inum)?;
         self.finish_truncate(&mut held)?;
         Ok(held)

@@ -3,11 +3,13 @@
 use super::{Inode, Volume, check_dinode};
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::MetaType;
-use crate::glock::Protected;
+use crate::glock::{LockState, Protected};
 use crate::ids::{BlockAddr, LockName};
 
 impl Protected for Inode {
     type Context = Volume;
+    const DRAINS: bool = true;
+    const HAS_LVB: bool = true;
 
     /// Reads and checks the dinode. That the bitmap agrees is not checked: for an address from a directory entry it does, and
     /// a look at it would cost another lock.
@@ -24,8 +26,25 @@ impl Protected for Inode {
         Ok(Self::new(inum, dinode, cx.journal.running()))
     }
 
+    fn must_drain(name: LockName, to: LockState, cx: &Volume) -> bool {
+        let kernel = cx.kernel_cache.get().zip(BlockAddr::new(name.number));
+        kernel.is_some_and(|(kernel, addr)| kernel.holds(addr, to))
+    }
+
+    fn drain(name: LockName, to: LockState, cx: &Volume) -> Result<()> {
+        match cx.kernel_cache.get().zip(BlockAddr::new(name.number)) {
+            Some((kernel, addr)) => kernel.drain(addr, to),
+            None => Ok(()),
+        }
+    }
+
     fn sync(name: LockName, object: &mut Self, cx: &Volume) -> Result<()> {
         cx.rgrps.release(&mut object.resv);
+        Self::sync_without(name, cx)
+    }
+
+    /// The object is not needed, and may not be there to be read: the inode may be gone.
+    fn sync_without(name: LockName, cx: &Volume) -> Result<()> {
         if cx.options.read_only {
             return Ok(());
         }
@@ -34,6 +53,9 @@ impl Protected for Inode {
 
     fn invalidate(name: LockName, cx: &Volume) {
         cx.cache.invalidate(name);
+        if let Some(lost) = cx.lost.get() {
+            lost(name);
+        }
     }
 
     fn describe(&self) -> Option<String> {

@@ -134,6 +134,10 @@ impl Journal {
     /// exclusively and nobody changes its blocks meanwhile.
     pub fn sync_owner(&self, owner: LockName) -> Result<()> {
         let Some(log) = &self.log else { return Ok(()) };
+        if log.is_shut() {
+            // Everything was in place when it was closed.
+            return Ok(());
+        }
         self.cache.data().write_owner(owner)?;
         loop {
             let (pinned, committing) = {

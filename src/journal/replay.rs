@@ -21,6 +21,16 @@ const WINDOW: usize = 1 << 20;
 /// Revokes that are kept although no copy precedes them, only to be counted.
 const COUNTED_REVOKES: usize = 1 << 20;
 
+/// What becomes of the counters of a dead node's last commit, which it had not added to the master file (ondisk.md 7.2).
+pub enum Settle<'a> {
+    /// They are added to the master file and cleared, on the device: nobody else uses the volume.
+    InPlace,
+    /// They stay in that node's file, whose next user adds them.
+    Stay,
+    /// Whoever is asked adds them to his own and clears the dead node's file (its dinode is given).
+    Hand(&'a dyn Fn(StatfsChange, BlockAddr) -> Result<()>),
+}
+
 /// A journal that was examined: how its log stands.
 pub struct UnrecoveredJournal {
     cache: Arc<Cache>,
@@ -68,6 +78,10 @@ impl UnrecoveredJournal {
     /// Cached copies of replayed blocks are dropped. A dirty one is an error (`Busy`): the caller has synced and given up
     /// whatever the dead node had locked, and the master statfs file.
     pub fn recover(self, by: Jid, clock: &dyn Clock) -> Result<(CleanJournal, Replayed)> {
+        self.recover_with(by, clock, &Settle::InPlace)
+    }
+    /// The same where other nodes are at work.
+    pub fn recover_with(self, by: Jid, clock: &dyn Clock, settle: &Settle<'_>) -> Result<(CleanJournal, Replayed)> {
         if self.is_clean() {
             let Self { place, map, head, .. } = self;
             return Ok((CleanJournal { place, map, head }, Replayed { clean: true, ..Replayed::default() }));
@@ -88,7 +102,7 @@ impl UnrecoveredJournal {
             Ok(())
         })?;
         self.put_in_place(&gathered)?;
-        self.settle_statfs()?;
+        self.settle_statfs(settle)?;
         self.write_clean_header(by, clock)?;
         let Self { cache, place, map, head } = self;
         let now = head::find(&cache, &map)?;
@@ -238,12 +252,20 @@ impl UnrecoveredJournal {
         if self.cache.drop_clean(addr) { Ok(()) } else { Err(Error::Busy) }
     }
 
-    /// Adds the dead node's local statfs, as of its last commit, to the master's, and clears its file (ondisk.md 7.2).
-    fn settle_statfs(&self) -> Result<()> {
+    /// The dead node's local statfs, as of its last commit, is accounted for (ondisk.md 7.2).
+    fn settle_statfs(&self, settle: &Settle<'_>) -> Result<()> {
         if self.head.local == (0, 0, 0) {
             return Ok(());
         }
         let (total, free, dinodes) = self.head.local;
+        match settle {
+            Settle::InPlace => {}
+            Settle::Stay => return Ok(()),
+            Settle::Hand(to) => {
+                let change = StatfsChange { total: total.into(), free: free.into(), dinodes: dinodes.into() };
+                return to(change, self.place.statfs_change);
+            }
+        }
         self.edit_statfs(self.place.master_statfs, |s| {
             s.total.set(s.total.get().saturating_add(total));
             s.free.set(s.free.get().saturating_add(free));

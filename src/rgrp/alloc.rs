@@ -85,6 +85,12 @@ impl<'r> Space<'r> {
         Ok((self.parts[part].group.extent().block_at(first), len))
     }
 
+    /// The block that `alloc_dinode` (or, with `ea`, `alloc_dinode_with_ea`) will take next, if any is promised.
+    pub fn next_dinode(&self, ea: bool) -> Option<BlockAddr> {
+        let (part, run) = self.best(if ea { 2 } else { 1 }, None)?;
+        Some(self.parts[part].group.extent().block_at(self.parts[part].runs[run].first))
+    }
+
     /// Allocates a dinode: FREE → DINODE; the formal number is the rgrp's generation.
     pub fn alloc_dinode(&mut self, tx: &mut Transaction<'_>, owner: Option<Owner>) -> Result<Inum> {
         let (part, run) = self.choose(1, None);
@@ -115,6 +121,10 @@ impl<'r> Space<'r> {
 
     /// The run to take from: the one at the goal, or the first that has `want` blocks, or the first.
     fn choose(&self, want: u32, goal: Option<BlockAddr>) -> (usize, usize) {
+        self.best(want, goal).unwrap_or_else(|| panic!("{want} blocks were asked for beyond the promise"))
+    }
+
+    fn best(&self, want: u32, goal: Option<BlockAddr>) -> Option<(usize, usize)> {
         let mut best: Option<(u32, usize, usize)> = None;
         for (p, part) in self.parts.iter().enumerate() {
             let at = goal.and_then(|g| part.group.extent().index_of(g));
@@ -125,10 +135,7 @@ impl<'r> Space<'r> {
                 }
             }
         }
-        match best {
-            Some((_, part, run)) => (part, run),
-            None => panic!("{want} blocks were asked for beyond the promise"),
-        }
+        best.map(|(_, part, run)| (part, run))
     }
 
     /// Takes `len` blocks from the beginning of a run; the first of them.
@@ -152,7 +159,7 @@ impl<'r> Space<'r> {
             runs.remove(r);
         }
         let Some(rgrps) = self.rgrps else { return Ok(first) };
-        let claims = &rgrps.cx.claims[n];
+        let claims = rgrps.cx.index.claims(n);
         if let Some(id) = *resv {
             claims.consume(id, len);
         }

@@ -244,6 +244,16 @@ impl Claims {
         self.grown.store(true, Ordering::Relaxed);
     }
 
+    /// The rgrp's lock is lost. Other nodes allocate as they like: reservations are a matter of one node, what was freed here is
+    /// durable by now, and how much is free nobody knows.
+    pub(super) fn lost(&self) {
+        let mut state = self.state.lock();
+        *state = State::default();
+        drop(state);
+        self.set_hint(UNKNOWN);
+        self.grown.store(true, Ordering::Relaxed);
+    }
+
     /// A view of what is claimed.
     pub(super) fn barred(&self) -> Bars<'_> {
         Bars(self.state.lock())

@@ -69,7 +69,7 @@ impl<'r> FreeSpace<'r> {
     ) -> Result<()> {
         self.group.change(tx, first, blocks, from, BlkState::Free);
         tx.forget(start, blocks);
-        self.rgrps.cx.claims[self.group.n()].freed(first, blocks, tx.batch());
+        self.rgrps.cx.index.claims(self.group.n()).freed(first, blocks, tx.batch());
         self.publish();
         let dinodes = -i64::from(from == BlkState::Unlinked);
         let delta = StatfsChange { total: 0.into(), free: i64::from(blocks).into(), dinodes: dinodes.into() };

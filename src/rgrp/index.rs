@@ -1,45 +1,124 @@
-//! The rindex in memory: where the resource groups lie, and whose a block is.
+//! The rindex in memory: where the resource groups lie, and whose a block is. It grows while the volume is mounted, when some
+//! node adds groups at the end (ondisk.md 7.5, 11.1); nothing of it ever changes.
 
+use super::claims::Claims;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::rgrp::RgrpExtent;
-use crate::ids::{BlockAddr, LockName};
+use crate::format::{OnDisk, RindexEntry};
+use crate::ids::{BlockAddr, BlockSize, LockName};
+use crate::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-/// The resource groups of a volume, ascending.
+/// Groups that may be added at least while a volume is mounted.
+const ROOM: usize = 4096;
+
+/// The resource groups of a volume, ascending, and what is known of each in memory only.
 pub(super) struct Index {
-    extents: Vec<RgrpExtent>,
+    slots: Box<[OnceLock<Slot>]>,
+    /// How many of the slots are filled.
+    len: AtomicUsize,
+    growing: Mutex<()>,
+    /// The rindex may have grown.
+    stale: AtomicBool,
+}
+
+struct Slot {
+    extent: RgrpExtent,
+    claims: Arc<Claims>,
 }
 
 impl Index {
     /// From checked entries, which need not be sorted.
     pub(super) fn new(mut extents: Vec<RgrpExtent>) -> Self {
         extents.sort_by_key(|e| e.addr);
-        Self { extents }
+        let room = extents.len() + extents.len().max(ROOM);
+        let index = Self {
+            slots: (0..room).map(|_| OnceLock::new()).collect(),
+            len: AtomicUsize::new(0),
+            growing: Mutex::new(()),
+            stale: AtomicBool::new(false),
+        };
+        index.push(&extents);
+        index
+    }
+    fn push(&self, extents: &[RgrpExtent]) {
+        for extent in extents {
+            let n = self.len();
+            if self.slots[n].set(Slot { extent: *extent, claims: Arc::new(Claims::new(n)) }).is_ok() {
+                self.len.store(n + 1, Ordering::Release);
+            }
+        }
+    }
+    /// Takes over what the rindex says now (checked, ascending): its beginning must be what is known.
+    pub(super) fn grow(&self, extents: &[RgrpExtent]) -> Result<()> {
+        let _one_at_a_time = self.growing.lock();
+        let known = self.len();
+        let wrong = |at: BlockAddr| Error::corrupt(at, CorruptKind::Rgrp("a resource group went or moved"));
+        for n in 0..known {
+            if extents.get(n) != Some(self.extent(n)) {
+                return Err(wrong(self.extent(n).addr));
+            }
+        }
+        let fitting = extents.len().min(self.slots.len());
+        if fitting < extents.len() {
+            tracing::warn!("{} resource groups were added: they are used after the next mount", extents.len() - fitting);
+        }
+        self.push(&extents[known..fitting]);
+        Ok(())
+    }
+    /// The rindex may have grown: somebody looks before the next allocation.
+    pub(super) fn set_stale(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
+    /// True once after it may have grown.
+    pub(super) fn take_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire) && self.stale.swap(false, Ordering::AcqRel)
+    }
+    fn slot(&self, n: usize) -> &Slot {
+        match self.slots.get(n).and_then(OnceLock::get) {
+            Some(slot) => slot,
+            None => panic!("there is no resource group {n}, only {}", self.len()),
+        }
     }
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.extents.len()
+        self.len.load(Ordering::Acquire)
     }
     /// All of them.
-    pub(super) fn all(&self) -> &[RgrpExtent] {
-        &self.extents
+    pub(super) fn all(&self) -> Vec<RgrpExtent> {
+        (0..self.len()).map(|n| *self.extent(n)).collect()
     }
     /// Number `n`.
     pub(super) fn extent(&self, n: usize) -> &RgrpExtent {
-        &self.extents[n]
+        &self.slot(n).extent
+    }
+    /// What is known of number `n` in memory only.
+    pub(super) fn claims(&self, n: usize) -> &Arc<Claims> {
+        &self.slot(n).claims
     }
     /// Name of the lock of number `n`.
     pub(super) fn lock_name(&self, n: usize) -> LockName {
-        LockName::rgrp(self.extents[n].addr)
+        LockName::rgrp(self.extent(n).addr)
+    }
+    /// How many of them, from the first on, are as `before` says.
+    fn partition(&self, before: impl Fn(&RgrpExtent) -> bool) -> usize {
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if before(self.extent(middle)) { from = middle + 1 } else { to = middle }
+        }
+        from
     }
     /// The rgrp with this lock.
     pub(super) fn by_lock(&self, name: LockName) -> Option<usize> {
-        self.extents.binary_search_by_key(&name.number, |e| e.addr.get()).ok()
+        let n = self.partition(|e| e.addr.get() < name.number);
+        (n < self.len() && self.extent(n).addr.get() == name.number).then_some(n)
     }
     /// The rgrp whose data block this is.
     pub(super) fn of(&self, block: BlockAddr) -> Option<usize> {
-        let after = self.extents.partition_point(|e| e.data0 <= block);
-        let n = after.checked_sub(1)?;
-        self.extents[n].index_of(block).map(|_| n)
+        let n = self.partition(|e| e.data0 <= block).checked_sub(1)?;
+        self.extent(n).index_of(block).map(|_| n)
     }
     /// The same for a block that some rgrp must own: anything else is a wild pointer.
     pub(super) fn must_own(&self, block: BlockAddr) -> Result<usize> {
@@ -47,7 +126,26 @@ impl Index {
     }
     /// Distance to the next rgrp, 0 for the last (`rg_skip`).
     pub(super) fn skip(&self, n: usize) -> u32 {
-        let here = self.extents[n].addr.get();
-        self.extents.get(n + 1).and_then(|next| u32::try_from(next.addr.get() - here).ok()).unwrap_or(0)
+        if n + 1 >= self.len() {
+            return 0;
+        }
+        u32::try_from(self.extent(n + 1).addr.get() - self.extent(n).addr.get()).unwrap_or(0)
     }
+}
+
+/// The entries in the contents of an rindex file (whose dinode is at `at`), checked and ascending (ondisk.md 3.1).
+pub fn parse_rindex(bytes: &[u8], bs: BlockSize, at: BlockAddr) -> Result<Vec<RgrpExtent>> {
+    let wrong = |what| Error::corrupt(at, CorruptKind::Rgrp(what));
+    if bytes.is_empty() || !bytes.len().is_multiple_of(size_of::<RindexEntry>()) {
+        return Err(wrong("rindex whose size is not a multiple of 96"));
+    }
+    let mut extents = bytes
+        .chunks_exact(size_of::<RindexEntry>())
+        .map(|e| RgrpExtent::check(RindexEntry::view(e), bs).map_err(wrong))
+        .collect::<Result<Vec<_>>>()?;
+    extents.sort_by_key(|e| e.addr);
+    if extents.windows(2).any(|w| w[0].end() > w[1].addr.get()) {
+        return Err(wrong("rindex with overlapping resource groups"));
+    }
+    Ok(extents)
 }

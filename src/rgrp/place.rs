@@ -28,15 +28,19 @@ impl Rgrps {
         if preferred == 0 { n % self.len().max(1) } else { own + n % preferred * step }
     }
 
+    /// True for this node's: the others use them when theirs are full.
+    pub(super) fn prefers(&self, n: usize) -> bool {
+        n % self.njournals as usize == self.jid.0 as usize % self.njournals as usize
+    }
+
     /// All rgrps in the order in which they are tried.
-    pub(super) fn order(&self, start: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn order(&self, start: usize) -> impl Iterator<Item = usize> + '_ {
         let n = self.len();
-        let (step, own) = (self.njournals as usize, self.jid.0 as usize);
         let rest = move || (1..n).map(move |i| (start + i) % n);
-        let preferred = move |i: &usize| i % step == own % step;
+        let preferred = |i: &usize| self.prefers(*i);
         std::iter::once(start)
             .take(n.min(1))
             .chain(rest().filter(preferred))
-            .chain(rest().filter(move |i| !preferred(i)))
+            .chain(rest().filter(|i| !self.prefers(*i)))
     }
 }

@@ -1,6 +1,5 @@
 //! What taking and losing an rgrp's lock means.
 
-use super::claims::Claims;
 use super::group::Rgrp;
 use super::index::Index;
 use crate::cache::Cache;
@@ -15,8 +14,6 @@ pub struct RgrpContext {
     pub(super) cache: Arc<Cache>,
     pub(super) journal: Arc<Journal>,
     pub(super) index: Index,
-    /// What is known of each rgrp in memory only, in the order of the index.
-    pub(super) claims: Vec<Arc<Claims>>,
 }
 
 impl Protected for Rgrp {
@@ -37,9 +34,8 @@ impl Protected for Rgrp {
     }
 
     fn invalidate(name: LockName, cx: &RgrpContext) {
-        // Other nodes allocate as they like: reservations are a matter of one node.
         if let Some(n) = cx.index.by_lock(name) {
-            cx.claims[n].drop_reservations();
+            cx.index.claims(n).lost();
         }
         cx.cache.invalidate(name);
     }

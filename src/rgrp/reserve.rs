@@ -5,7 +5,7 @@ use super::group::Rgrp;
 use super::plan::{Run, plan};
 use super::{Reservation, Rgrps, Want, lvb};
 use crate::error::{Error, Result};
-use crate::glock::ExclusiveHolder;
+use crate::glock::{ExclusiveHolder, LockState};
 use crate::journal::FlushReason;
 use crate::sync::{about_to_wait, may_wait};
 
@@ -51,6 +51,7 @@ impl Rgrps {
         if want.blocks == 0 {
             return Ok(Space::empty());
         }
+        self.reread()?;
         let start = self.start(want, resv);
         let much = want.blocks.min(want.min.max(MUCH));
         let efforts: [(Press, u32, Effort); 6] = [
@@ -65,7 +66,11 @@ impl Rgrps {
             if !effort(self)? {
                 continue;
             }
-            for n in self.order(start).take(if press == Press::Gently { GENTLY } else { usize::MAX }) {
+            for n in self.order(start).filter(|&n| press != Press::Gently || self.is_ours(n)).take(if press == Press::Gently {
+                GENTLY
+            } else {
+                usize::MAX
+            }) {
                 if let Some(space) = self.in_one(n, want, enough, resv, press)? {
                     return Ok(space);
                 }
@@ -80,9 +85,15 @@ impl Rgrps {
         Err(Error::NoSpace)
     }
 
+    /// True when trying for the rgrp takes it from nobody who is using it: its lock is here, or this node has the first right
+    /// to it.
+    fn is_ours(&self, n: usize) -> bool {
+        !self.shared || self.prefers(n) || self.glock(n).state() == LockState::Exclusive
+    }
+
     /// Makes blocks usable that were freed in batches not yet durable; true when there were any.
     fn commit(&self) -> Result<bool> {
-        let waiting = self.cx.claims.iter().any(|c| c.freed_blocks() > 0);
+        let waiting = (0..self.len()).any(|n| self.cx.index.claims(n).freed_blocks() > 0);
         if waiting {
             about_to_wait()?;
             self.cx.journal.flush(FlushReason::Normal)?;
@@ -113,7 +124,7 @@ impl Rgrps {
     ) -> Result<Option<Space<'_>>> {
         // What other nodes free we do not hear of: where there are any, a rgrp is passed over by hearsay only at first.
         let by_hearsay = !self.shared || press != Press::Hard;
-        if by_hearsay && !self.cx.claims[n].may_have(enough) {
+        if by_hearsay && !self.cx.index.claims(n).may_have(enough) {
             return Ok(None);
         }
         let glock = self.glock(n);
@@ -121,7 +132,7 @@ impl Rgrps {
         let Some(mut group) = group else { return Ok(None) };
         let available = self.available(&mut group)?;
         let own = resv.get().filter(|&(at, ..)| at == n);
-        let others = if press == Press::Hard { 0 } else { self.cx.claims[n].reserved_blocks(own.map(|(.., id)| id)) };
+        let others = if press == Press::Hard { 0 } else { self.cx.index.claims(n).reserved_blocks(own.map(|(.., id)| id)) };
         let available = available.saturating_sub(others);
         if available < enough || !group.allocates() {
             return Ok(None);
@@ -135,12 +146,12 @@ impl Rgrps {
             resv.clear();
         }
         if press == Press::Hard {
-            self.cx.claims[n].drop_reservations();
+            self.cx.index.claims(n).drop_reservations();
         }
         let goal = if want.spread { None } else { resv.after(n).or(group.extent().index_of(want.goal)) };
-        let from = goal.unwrap_or_else(|| self.cx.claims[n].last());
+        let from = goal.unwrap_or_else(|| self.cx.index.claims(n).last());
         let extra = if press == Press::Hard { 0 } else { resv.next_size().min(group.extent().data / 16) };
-        let mut runs = plan(&mut group, &self.cx.claims[n], from, promised, extra);
+        let mut runs = plan(&mut group, self.cx.index.claims(n), from, promised, extra);
         let got = runs.iter().fold(0u32, |sum, run| sum.saturating_add(run.len));
         let one_run = runs.len() == 1 || promised > ONE_RUN;
         if got < enough || (press == Press::Gently && !one_run) {
@@ -150,7 +161,7 @@ impl Rgrps {
         for run in &mut runs {
             if run.len > promised {
                 // All of it is set aside; what is promised is taken out as it is allocated.
-                id = Some(resv.open(&self.cx.claims[n], run.first, run.len));
+                id = Some(resv.open(self.cx.index.claims(n), run.first, run.len));
                 run.len = promised;
             }
         }
@@ -165,7 +176,7 @@ impl Rgrps {
             if missing == 0 {
                 break;
             }
-            if !self.shared && !self.cx.claims[n].may_have(1) {
+            if !self.shared && !self.cx.index.claims(n).may_have(1) {
                 continue;
             }
             let mut group = self.glock(n).exclusive()?;
@@ -173,9 +184,9 @@ impl Rgrps {
             if here == 0 || !group.allocates() {
                 continue;
             }
-            let from = self.cx.claims[n].last();
-            self.cx.claims[n].drop_reservations();
-            let runs = plan(&mut group, &self.cx.claims[n], from, here, 0);
+            let from = self.cx.index.claims(n).last();
+            self.cx.index.claims(n).drop_reservations();
+            let runs = plan(&mut group, self.cx.index.claims(n), from, here, 0);
             missing -= runs.iter().map(|run| run.len).sum::<u32>();
             parts.push(Part::new(group, runs, None));
         }
@@ -189,7 +200,7 @@ impl Rgrps {
             lvb::check(group)?;
             group.lvb_checked = true;
         }
-        let claims = &self.cx.claims[group.n()];
+        let claims = self.cx.index.claims(group.n());
         claims.set_hint(group.free());
         // A discard waits for the device: a thread that may not wait leaves the runs for the next one.
         if !self.discard || may_wait() {

@@ -30,9 +30,9 @@ impl Rgrps {
         }
         self.available(&mut group)?;
         // What is set aside is not in use either.
-        self.cx.claims[n].drop_reservations();
+        self.cx.index.claims(n).drop_reservations();
         let mut trimmed = 0;
-        for run in plan::all(&group, &self.cx.claims[n]) {
+        for run in plan::all(&group, self.cx.index.claims(n)) {
             let at = extent.block_at(run.first).get();
             let (first, last) = (at.max(start), (at + u64::from(run.len)).min(end));
             if last.saturating_sub(first) >= min_blocks {
@@ -41,7 +41,7 @@ impl Rgrps {
             }
         }
         let whole = start <= extent.data0.get() && extent.end() <= end && min_blocks == 1;
-        if whole && self.cx.claims[n].freed_blocks() == 0 && !self.cx.journal.is_read_only() {
+        if whole && self.cx.index.claims(n).freed_blocks() == 0 && !self.cx.journal.is_read_only() {
             let mut tx = self.cx.journal.begin(Reserve::blocks(1))?;
             group.set_trimmed(&mut tx);
             tx.commit();

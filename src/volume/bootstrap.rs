@@ -9,8 +9,11 @@ use crate::format::dinode::DINODE_SIZE;
 use crate::format::directory::{DIRENT_SIZE, LEAF_SIZE};
 use crate::format::rgrp::RgrpExtent;
 use crate::format::{DiFlags, Dinode, Dirent, Leaf, MetaType, OnDisk, RindexEntry, get_pointer, get_u64};
+use super::held::Locks;
+use crate::glock::LockState;
 use crate::ids::{BlockAddr, LockName};
 use crate::journal::LogExtent;
+use crate::rgrp::parse_rindex;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -29,11 +32,14 @@ pub(super) struct SystemFile {
 /// Reads system files through a cache.
 pub(super) struct Bootstrap<'c> {
     pub(super) cache: &'c Cache,
+    /// The locks under which this is done.
+    pub(super) locks: &'c Locks,
 }
 
 impl Bootstrap<'_> {
     /// The file whose dinode is at `addr`.
     pub(super) fn open(&self, addr: BlockAddr) -> Result<SystemFile> {
+        self.locks.hold(addr, LockState::Shared)?;
         let block = self.cache.meta(addr, LockName::inode(addr), MetaType::Dinode)?.bytes();
         let dinode = crate::inode::check_dinode(&block, addr, self.cache.block_size())?;
         Ok(SystemFile { addr, dinode, block })
@@ -41,12 +47,21 @@ impl Bootstrap<'_> {
 
     /// The file that `name` in `dir` leads to; `None` when there is no such name.
     pub(super) fn find(&self, dir: &SystemFile, name: &[u8]) -> Result<Option<SystemFile>> {
-        let entry = if dir.dinode.flags().has(DiFlags::EXHASH) {
-            self.find_hashed(dir, name)?
+        self.entry(dir, name)?.map(|addr| self.open(addr)).transpose()
+    }
+
+    /// Where `name` in `dir` leads to.
+    fn entry(&self, dir: &SystemFile, name: &[u8]) -> Result<Option<BlockAddr>> {
+        if dir.dinode.flags().has(DiFlags::EXHASH) {
+            self.find_hashed(dir, name)
         } else {
-            scan(&dir.block, DINODE_SIZE, dir.addr, name)?
-        };
-        entry.map(|addr| self.open(addr)).transpose()
+            scan(&dir.block, DINODE_SIZE, dir.addr, name)
+        }
+    }
+
+    /// The same, where a missing name is corruption.
+    pub(super) fn must_find_entry(&self, dir: &SystemFile, name: &[u8], what: &'static str) -> Result<BlockAddr> {
+        self.entry(dir, name)?.ok_or_else(|| Error::corrupt(dir.addr, CorruptKind::SystemFile(what)))
     }
 
     /// The same, where a missing name is corruption.
@@ -179,17 +194,7 @@ impl Bootstrap<'_> {
         if size == 0 || !size.is_multiple_of(size_of::<RindexEntry>() as u64) {
             return Err(wrong("rindex whose size is not a multiple of 96"));
         }
-        let bytes = self.contents(file)?;
-        let bs = self.cache.block_size();
-        let mut extents = bytes
-            .chunks_exact(size_of::<RindexEntry>())
-            .map(|e| RgrpExtent::check(RindexEntry::view(e), bs).map_err(wrong))
-            .collect::<Result<Vec<_>>>()?;
-        extents.sort_by_key(|e| e.addr);
-        if extents.windows(2).any(|w| w[0].end() > w[1].addr.get()) {
-            return Err(wrong("rindex with overlapping resource groups"));
-        }
-        Ok(extents)
+        parse_rindex(&self.contents(file)?, self.cache.block_size(), file.addr)
     }
 }
 

@@ -49,6 +49,9 @@ messages! {
     OpenIn = 8 { flags: i32, open_flags: u32 }
     OpenOut = 16 { handle: u64, open_flags: u32, padding: u32 }
     CreateIn = 16 { flags: i32, mode: u32, umask: u32, open_flags: u32 }
+    FlushIn = 24 { handle: u64, unused: u32, padding: u32, lock_owner: u64 }
+    FileLock = 24 { start: u64, end: u64, kind: u32, pid: u32 }
+    LkIn = 48 { handle: u64, owner: u64, lock: FileLock, flags: u32, padding: u32 }
     ReleaseIn = 24 { handle: u64, flags: i32, release_flags: u32, lock_owner: u64 }
     ReadIn = 40 { handle: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: i32, padding: u32 }
     WriteIn = 40 { handle: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: i32, padding: u32 }
@@ -64,6 +67,7 @@ messages! {
         fragment_size: u32, padding: u32, spare: [u32; 6],
     }
     Dirent = 24 { ino: u64, next: u64, name_len: u32, kind: u32 }
+    PruneOut = 16 { count: u32, padding: u32, spare: u64 }
     InvalInodeOut = 24 { node: u64, offset: i64, len: i64 }
 }
 
@@ -107,6 +111,12 @@ pub(super) mod fattr {
 
 /// GETATTR names an open file: the kernel is about to use its size, mostly for a write.
 pub(super) const GETATTR_FH: u32 = 1;
+/// READ for somebody who has the file open, past the page cache; others fill the page cache.
+pub(super) const READ_LOCKOWNER: u32 = 1 << 1;
+/// SETLK is a flock(2), not an fcntl(2) lock.
+pub(super) const LK_FLOCK: u32 = 1;
+/// RELEASE ends a flock(2).
+pub(super) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 /// WRITE comes from the page cache, not from a write(2) going on.
 pub(super) const WRITE_CACHE: u32 = 1;
 /// WRITE by someone who may not keep setuid and setgid.
@@ -119,3 +129,5 @@ pub(super) const FOPEN_KEEP_CACHE: u32 = 1 << 1;
 pub(super) const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 /// Notification: attributes, and unless the offset is negative pages, are no longer good.
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
+/// Notification: names of these inodes that nobody uses are to be forgotten (from protocol 7.45 on).
+pub(super) const NOTIFY_PRUNE: i32 = 9;

@@ -1,6 +1,6 @@
 //! The open /dev/fuse: requests come out of it, answers and notifications go in.
 
-use super::abi::{InvalInodeOut, NOTIFY_INVAL_INODE, OutHeader};
+use super::abi::{InvalInodeOut, NOTIFY_INVAL_INODE, NOTIFY_PRUNE, OutHeader, PruneOut};
 use crate::fuse::kernel::Voice;
 use rustix::io::Errno;
 use std::fs::File;
@@ -55,12 +55,18 @@ impl Channel {
 }
 
 impl Voice for Channel {
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<()> {
+    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool> {
         let what = InvalInodeOut { node, offset, len: 0 };
         match self.send(0, NOTIFY_INVAL_INODE, &[what.as_bytes()]) {
+            Ok(()) => Ok(true),
             // The kernel does not know the inode (any more).
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn forget(&self, node: u64) -> io::Result<()> {
+        let what = PruneOut { count: 1, ..PruneOut::default() };
+        Ok(self.send(0, NOTIFY_PRUNE, &[what.as_bytes(), node.as_bytes()])?)
     }
 }

@@ -10,7 +10,6 @@ use crate::error::Error;
 use crate::fs::{Attr, DirItem, Space};
 use crate::fuse::convert::encode_dev;
 use crate::fuse::errno::errno;
-use crate::fuse::kernel::WRITE_HANDLE;
 use crate::fuse::service::{Opened, Service};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -27,6 +26,11 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn new(channel: Arc<Channel>, unique: u64) -> Self {
         Self { channel, unique }
+    }
+
+    /// The request's number.
+    pub(super) fn unique(&self) -> u64 {
+        self.unique
     }
 
     fn send(mut self, error: i32, parts: &[&[u8]]) {
@@ -62,8 +66,8 @@ impl Reply {
         self.bytes(WriteOut { size: u32::try_from(n).unwrap_or(u32::MAX), padding: 0 }.as_bytes());
     }
 
-    pub(super) fn opened(self, opened: Opened, write: bool) {
-        self.bytes(open_out(opened, write).as_bytes());
+    pub(super) fn opened(self, opened: Opened, handle: u64) {
+        self.bytes(open_out(opened, handle).as_bytes());
     }
 
     pub(super) fn statfs(self, space: &Space) {
@@ -91,8 +95,8 @@ impl Drop for Reply {
     }
 }
 
-/// `write`: whether the file is open for writing, which the handle tells again ([`WRITE_HANDLE`]).
-pub(super) fn open_out(opened: Opened, write: bool) -> OpenOut {
+/// The answer to OPEN.
+pub(super) fn open_out(opened: Opened, handle: u64) -> OpenOut {
     let mut open_flags = 0;
     if opened.direct {
         open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
@@ -100,7 +104,7 @@ pub(super) fn open_out(opened: Opened, write: bool) -> OpenOut {
     if opened.keep_cache {
         open_flags |= FOPEN_KEEP_CACHE;
     }
-    OpenOut { handle: if write { WRITE_HANDLE } else { 0 }, open_flags, padding: 0 }
+    OpenOut { handle, open_flags, padding: 0 }
 }
 
 /// Attributes as stat(2) shows them, but for the number: see [`entry_out`].

@@ -1,8 +1,8 @@
 //! From the bytes of a request to what is asked. Pure; nothing that the device could say panics or allocates.
 
 use super::abi::{
-    BatchForgetIn, CreateIn, FallocateIn, ForgetOne, GetattrIn, GetxattrIn, InHeader, InitIn, IoctlIn, LseekIn,
-    MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, SetattrIn, SetxattrIn, WriteIn,
+    BatchForgetIn, CreateIn, FallocateIn, FlushIn, ForgetOne, GetattrIn, GetxattrIn, InHeader, InitIn, IoctlIn, LkIn,
+    LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, SetattrIn, SetxattrIn, WriteIn,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -55,7 +55,10 @@ pub(super) enum Op<'a> {
         size: u32,
     },
     Removexattr(&'a [u8]),
-    Flush,
+    Flush(FlushIn),
+    Getlk(LkIn),
+    /// SETLK, or SETLKW which waits.
+    Setlk(LkIn, bool),
     Init {
         version: InitIn,
         flags2: u32,
@@ -63,7 +66,8 @@ pub(super) enum Op<'a> {
     Readdir(ReadIn),
     Readdirplus(ReadIn),
     Create(CreateIn, &'a [u8]),
-    Interrupt,
+    /// Of the request with this number.
+    Interrupt(u64),
     Destroy,
     Ioctl(IoctlIn, &'a [u8]),
     Fallocate(FallocateIn),
@@ -143,7 +147,7 @@ fn operation(opcode: u32, mut body: Body<'_>) -> Result<Op<'_>, Malformed> {
         22 => Op::Getxattr { size: body.take::<GetxattrIn>()?.size, name: body.name()? },
         23 => Op::Listxattr { size: body.take::<GetxattrIn>()?.size },
         24 => Op::Removexattr(body.name()?),
-        25 => Op::Flush,
+        25 => Op::Flush(body.take()?),
         26 => {
             let version: InitIn = body.take()?;
             // Kernels before 5.17 end here.
@@ -153,8 +157,11 @@ fn operation(opcode: u32, mut body: Body<'_>) -> Result<Op<'_>, Malformed> {
         28 => Op::Readdir(body.take()?),
         29 => Op::Releasedir,
         30 => Op::Fsyncdir,
+        31 => Op::Getlk(body.take()?),
+        32 => Op::Setlk(body.take()?, false),
+        33 => Op::Setlk(body.take()?, true),
         35 => Op::Create(body.take()?, body.name()?),
-        36 => Op::Interrupt,
+        36 => Op::Interrupt(body.take()?),
         38 => Op::Destroy,
         39 => {
             let ioctl: IoctlIn = body.take()?;

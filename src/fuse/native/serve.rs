@@ -1,28 +1,22 @@
 //! One request: decoded, run here or on the pool, answered.
 
-use super::abi::{GETATTR_FH, IoctlOut, OpenIn, ReadIn, SetattrIn, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, fattr};
+use super::abi::{GETATTR_FH, IoctlOut, ReadIn, SetattrIn, fattr};
 use super::channel::Channel;
-use super::reply::{Listing, Reply, absent, attr_out, entry_out, open_out};
+use super::locks::Locks;
+use super::reply::{Listing, Reply, absent, attr_out, entry_out};
 use super::request::{Malformed, Op, header, parse};
 use crate::clock::Timestamp;
-use crate::device::AlignedBuf;
 use crate::error::{Error, Result};
-use crate::fs::{Attr, Caller, NewInode, SetAttr, SetTime};
+use crate::fs::{Attr, Caller, SetAttr, SetTime};
 use crate::fuse::asker::Asker;
-use crate::fuse::convert::{Made, no_atime, open_how};
+use crate::fuse::convert::Made;
 use crate::fuse::dispatch::Dispatcher;
 use crate::fuse::kernel::{Kernel, MAX_IO, WRITE_HANDLE};
-use crate::fuse::service::{Service, WriteHow};
+use crate::fuse::service::Service;
 use rustix::io::Errno;
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 use zerocopy::IntoBytes;
-
-thread_local! {
-    /// Memory for the answers to reads, one for each thread that answers.
-    static READ_BUFFER: RefCell<AlignedBuf> = RefCell::new(AlignedBuf::zeroed(MAX_IO as usize));
-}
 
 /// Serves requests from a channel.
 pub(super) struct Server {
@@ -30,6 +24,7 @@ pub(super) struct Server {
     pub(super) dispatcher: Dispatcher,
     pub(super) kernel: Arc<Kernel>,
     pub(super) channel: Arc<Channel>,
+    pub(super) locks: Arc<Locks>,
 }
 
 /// What a request means for the session.
@@ -61,8 +56,7 @@ impl Server {
             Op::BatchForget(list) => {
                 list.iter().for_each(|one| self.dispatcher.forget(&self.service, one.node, one.count));
             }
-            // Nothing here waits for a program's good will yet: what an interrupted program waits for will be answered soon.
-            Op::Interrupt => {}
+            Op::Interrupt(unique) => self.locks.interrupt(&self.service.fs, unique),
             Op::Destroy => return After::Destroy(self.reply(reply)),
             op => self.request(self.reply(reply), op, (node, who, head.pid)),
         }
@@ -78,11 +72,12 @@ impl Server {
         match op {
             Op::Lookup(name) => self.lookup(reply, node, name.into()),
             Op::Getattr(get) => {
-                self.getattr(reply, node, get.flags & GETATTR_FH != 0 && get.handle == WRITE_HANDLE);
+                self.getattr(reply, node, get.flags & GETATTR_FH != 0 && get.handle & WRITE_HANDLE != 0);
             }
             Op::Setattr(set) => {
                 let set = set_attr(&set);
-                self.attr(reply, node, move |s| s.setattr(&asker, node, &set));
+                let most = self.service.policy.link_ttl();
+                self.attr(reply, node, most, move |s| s.setattr(&asker, node, &set));
             }
             Op::Readlink => self.run(reply, move |s| s.readlink(node), |_, reply, target| reply.bytes(&target)),
             Op::Symlink { name, target } => self.make(reply, (who, node), name.into(), Made::Symlink(target.into())),
@@ -113,7 +108,7 @@ impl Server {
             Op::Write(write, data) => self.write(reply, (asker, node), write, data),
             Op::Statfs => reply.statfs(&self.service.fs.space()),
             Op::Release(release) => {
-                self.kernel.released(node, open_how(release.flags).write);
+                self.release(node, &release);
                 reply.ok();
             }
             Op::Fsync => {
@@ -149,12 +144,19 @@ impl Server {
             }
             // Closing promises nothing about the disk. Saying "not implemented" once makes the kernel stop asking; where locks
             // come to us it must go on asking.
-            Op::Flush if self.service.policy.locks => reply.ok(),
+            Op::Flush(flush) if self.service.policy.locks => {
+                self.locks.flush(&self.service, node, flush.handle, flush.lock_owner);
+                reply.ok();
+            }
+            Op::Setlk(ask, wait) if self.service.policy.locks => {
+                self.locks.set(&self.service, reply, node, ask, wait);
+            }
+            Op::Getlk(ask) if self.service.policy.locks => Locks::get(&self.service, reply, node, ask),
             Op::Readdir(read) => self.list(reply, node, read, false),
             Op::Readdirplus(read) => self.list(reply, node, read, true),
             Op::Create(create, name) => {
                 let who = Caller { umask: create.umask, ..who };
-                self.create(reply, (who, node), name.into(), (create.mode, create.flags));
+                self.create(reply, (Asker { who, pid }, node), name.into(), (create.mode, create.flags));
             }
             Op::Ioctl(ioctl, input) => {
                 let (command, out_size, input) = (ioctl.command, ioctl.out_size.min(MAX_IO), Box::<[u8]>::from(input));
@@ -172,18 +174,20 @@ impl Server {
                 self.empty(reply, move |s| s.fallocate(&asker, node, f.offset, f.length, f.mode));
             }
             Op::Lseek(seek) => self.seek(reply, node, seek.offset, seek.whence),
-            Op::Flush
+            Op::Flush(_)
+            | Op::Setlk(..)
+            | Op::Getlk(_)
             | Op::Init { .. }
             | Op::Forget(_)
             | Op::BatchForget(_)
-            | Op::Interrupt
+            | Op::Interrupt(_)
             | Op::Destroy
             | Op::Other => reply.errno(Errno::NOSYS),
         }
     }
 
     /// Runs `op` here or later.
-    fn dispatch<T>(
+    pub(super) fn dispatch<T>(
         &self,
         reply: Reply,
         op: impl Fn(&Service) -> Result<T> + Send + 'static,
@@ -194,7 +198,7 @@ impl Server {
     }
 
     /// As [`Server::dispatch`], with errors answered.
-    fn run<T>(
+    pub(super) fn run<T>(
         &self,
         reply: Reply,
         op: impl Fn(&Service) -> Result<T> + Send + 'static,
@@ -217,16 +221,17 @@ impl Server {
         });
     }
 
-    fn attr(&self, reply: Reply, node: u64, op: impl Fn(&Service) -> Result<Attr> + Send + 'static) {
+    /// `most`: how long the attributes are good at most.
+    fn attr(&self, reply: Reply, node: u64, most: Duration, op: impl Fn(&Service) -> Result<Attr> + Send + 'static) {
         let kernel = Arc::clone(&self.kernel);
         self.run(reply, op, move |service, reply, attr| {
-            reply.bytes(attr_out(service, &attr, kernel.attr_ttl(service, node)).as_bytes());
+            reply.bytes(attr_out(service, &attr, kernel.attr_ttl(service, node).min(most)).as_bytes());
         });
     }
 
     fn getattr(&self, reply: Reply, node: u64, for_writer: bool) {
         if !for_writer || !self.kernel.asks_before_write(node) {
-            return self.attr(reply, node, move |s| s.getattr(node));
+            return self.attr(reply, node, Duration::MAX, move |s| s.getattr(node));
         }
         let (service, kernel) = (Arc::clone(&self.service), Arc::clone(&self.kernel));
         self.dispatcher.later(move || match kernel.attr_before_write(&service, node) {
@@ -265,79 +270,6 @@ impl Server {
                 reply.bytes(entry_out(service, &attr, policy.link_ttl(), policy.name_ttl).as_bytes());
             },
         );
-    }
-
-    fn open(&self, reply: Reply, (asker, node): (Asker, u64), open: OpenIn) {
-        let (how, quietly, kernel) = (open_how(open.flags), no_atime(open.flags), Arc::clone(&self.kernel));
-        self.run(
-            reply,
-            move |s| s.open(&asker, node, how, quietly),
-            move |_, reply, opened| {
-                kernel.after_open(node, how.write, opened.touched);
-                reply.opened(opened, how.write);
-            },
-        );
-    }
-
-    fn create(&self, reply: Reply, (who, parent): (Caller, u64), name: Box<[u8]>, (mode, flags): (u32, i32)) {
-        let (how, kernel) = (open_how(flags), Arc::clone(&self.kernel));
-        self.run(
-            reply,
-            move |s| s.make(&who, parent, &name, &NewInode::File(mode)),
-            move |service, reply, attr| {
-                let policy = &service.policy;
-                let node = service.node(attr.inum.addr);
-                kernel.opened(node, how.write);
-                let entry = entry_out(service, &attr, kernel.attr_ttl(service, node), policy.name_ttl);
-                reply.two(entry.as_bytes(), open_out(service.opened(how.write, false), how.write).as_bytes());
-            },
-        );
-    }
-
-    fn read(&self, reply: Reply, node: u64, read: ReadIn) {
-        let quietly = no_atime(read.flags);
-        let mut reply = Some(reply);
-        READ_BUFFER.with_borrow_mut(|buf| {
-            let len = buf.len().min(read.size as usize);
-            let done = self.dispatcher.here(|| self.service.read(node, read.offset, &mut buf[..len], quietly));
-            if let Some(result) = done
-                && let Some(reply) = reply.take()
-            {
-                answer_read(reply, result, buf);
-            }
-        });
-        if let Some(reply) = reply {
-            let service = Arc::clone(&self.service);
-            self.dispatcher.later(move || {
-                READ_BUFFER.with_borrow_mut(|buf| {
-                    let len = buf.len().min(read.size as usize);
-                    let result = service.read(node, read.offset, &mut buf[..len], quietly);
-                    answer_read(reply, result, buf);
-                });
-            });
-        }
-    }
-
-    fn write(&self, reply: Reply, (asker, node): (Asker, u64), write: WriteIn, data: &[u8]) {
-        let how = WriteHow {
-            kill: write.write_flags & WRITE_KILL_SUIDGID != 0,
-            append: open_how(write.flags).append,
-            cached: write.write_flags & WRITE_CACHE != 0,
-        };
-        let send = |reply: Reply, result: Result<usize>| match result {
-            Ok(n) => reply.written(n),
-            Err(e) => reply.error(&e),
-        };
-        match self.dispatcher.here(|| self.kernel.write(&self.service, &asker, (node, write.offset), data, how)) {
-            Some(result) => send(reply, result),
-            None => {
-                let (service, kernel, data) = (Arc::clone(&self.service), Arc::clone(&self.kernel), data.to_vec());
-                self.dispatcher.later(move || {
-                    let result = kernel.write(&service, &asker, (node, write.offset), &data, how);
-                    send(reply, result);
-                });
-            }
-        }
     }
 
     /// A listing is answered with what was taken before it had to wait; the kernel asks for the rest.
@@ -384,13 +316,6 @@ impl Server {
             kernel.collect_writes(node);
             send(reply, service.seek(node, offset, whence));
         });
-    }
-}
-
-fn answer_read(reply: Reply, result: Result<usize>, buf: &[u8]) {
-    match result {
-        Ok(n) => reply.bytes(&buf[..n]),
-        Err(e) => reply.error(&e),
     }
 }
 
