@@ -10,8 +10,9 @@ use gfs2r::format::DirentType;
 use gfs2r::fs::{Attr, Caller, Fs, InodeFlags, NewInode, RenameHow, SetAttr, SetMode, SetTime};
 use gfs2r::ids::BlockAddr;
 use gfs2r::volume::{self, OpenOptions, Opened};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The superuser.
 pub(crate) const ME: Caller = Caller { uid: 0, gid: 0, umask: 0 };
@@ -23,17 +24,43 @@ struct Held {
     refs: u64,
 }
 
+/// What a node's kernel would know.
+type Known = Arc<Mutex<BTreeMap<Id, Held>>>;
+
+/// One mount of the volume. There may be several.
+struct Node {
+    opened: Option<Opened>,
+    known: Known,
+    /// Held during an operation, and while the kernel drops what it only remembers.
+    busy: Arc<Mutex<()>>,
+}
+
+impl Node {
+    fn new(opened: Opened) -> Self {
+        let known = BTreeMap::from([(ROOT, Held { addr: opened.fs.root(), refs: 0 })]);
+        Self { opened: Some(opened), known: Arc::new(Mutex::new(known)), busy: Arc::default() }
+    }
+    fn fs(&self) -> &Arc<Fs> {
+        &self.opened.as_ref().expect("open").fs
+    }
+}
+
 /// A volume with its model beside it.
 pub(crate) struct World {
     pub dev: Arc<dyn BlockDevice>,
     pub model: Model,
     pub bs: u64,
-    opened: Option<Opened>,
+    nodes: Vec<Node>,
+    /// The node whose turn it is.
+    pub now: usize,
     clock: Arc<dyn Clock>,
     options: OpenOptions,
-    held: BTreeMap<Id, Held>,
     /// Inodes without a name that are held open.
     orphans: Vec<Id>,
+    /// The same, and what is about to become one: not to be forgotten because another node wants to delete it.
+    open: Arc<Mutex<BTreeSet<Id>>>,
+    /// Threads that are dropping what a kernel only remembered.
+    dropping: Arc<AtomicUsize>,
     /// Operations that the volume refused for want of space.
     pub no_space: u64,
 }
@@ -47,19 +74,109 @@ impl World {
     pub(crate) fn new(dev: Arc<dyn BlockDevice>, options: OpenOptions) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000));
         let opened = volume::open(Arc::clone(&dev), &options, Arc::clone(&clock)).expect("a new volume opens");
-        let bs = opened.fs.volume().bs.bytes() as u64;
-        let root = Held { addr: opened.fs.root(), refs: 0 };
-        let held = BTreeMap::from([(ROOT, root)]);
-        let model = Model::new();
-        Self { dev, model, bs, opened: Some(opened), clock, options, held, orphans: Vec::new(), no_space: 0 }
+        Self::shared(dev, options, clock, vec![opened])
+    }
+
+    /// Several nodes on one freshly made volume.
+    pub(crate) fn shared(
+        dev: Arc<dyn BlockDevice>,
+        options: OpenOptions,
+        clock: Arc<dyn Clock>,
+        opened: Vec<Opened>,
+    ) -> Self {
+        let bs = opened[0].fs.volume().bs.bytes() as u64;
+        let mut world = Self {
+            dev,
+            model: Model::new(),
+            bs,
+            nodes: Vec::new(),
+            now: 0,
+            clock,
+            options,
+            orphans: Vec::new(),
+            open: Arc::default(),
+            dropping: Arc::default(),
+            no_space: 0,
+        };
+        for opened in opened {
+            world.join(world.nodes.len(), opened);
+        }
+        world
+    }
+
+    /// A node comes, or comes again.
+    pub(crate) fn join(&mut self, n: usize, opened: Opened) {
+        let node = Node::new(opened);
+        let (known, busy) = (Arc::clone(&node.known), Arc::clone(&node.busy));
+        let (open, dropping) = (Arc::clone(&self.open), Arc::clone(&self.dropping));
+        let fs = Arc::downgrade(node.fs());
+        // As a kernel would: what has no name any more and is not open is dropped, on a thread of its own.
+        node.fs().set_forgetter(Box::new(move |addr| {
+            let (known, busy, open, fs) = (Arc::clone(&known), Arc::clone(&busy), Arc::clone(&open), fs.clone());
+            let dropping = Arc::clone(&dropping);
+            dropping.fetch_add(1, Ordering::AcqRel);
+            std::thread::spawn(move || {
+                let _busy = busy.lock().expect("no panic");
+                let found = {
+                    let mut known = known.lock().expect("no panic");
+                    let id = known.iter().find(|(_, held)| held.addr == addr).map(|(id, _)| *id);
+                    id.filter(|id| !open.lock().expect("no panic").contains(id)).and_then(|id| known.remove(&id))
+                };
+                if let (Some(held), Some(fs)) = (found, fs.upgrade()) {
+                    fs.forget(held.addr, held.refs).expect("forgetting succeeds");
+                }
+                dropping.fetch_sub(1, Ordering::AcqRel);
+            });
+        }));
+        if n < self.nodes.len() {
+            self.nodes[n] = node;
+        } else {
+            self.nodes.push(node);
+        }
+    }
+
+    /// A node goes, by its own will or not: what its kernel knew is gone with it.
+    pub(crate) fn leave(&mut self, n: usize) -> Opened {
+        self.settle();
+        self.nodes[n].known.lock().expect("no panic").clear();
+        self.nodes[n].opened.take().expect("open")
+    }
+
+    /// Waits for what kernels drop on their own.
+    pub(crate) fn settle(&self) {
+        while self.dropping.load(Ordering::Acquire) > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn fs(&self) -> &Arc<Fs> {
-        &self.opened.as_ref().expect("open").fs
+        self.nodes[self.now].fs()
     }
 
+    /// The open nodes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &Opened)> {
+        self.nodes.iter().enumerate().filter_map(|(n, node)| Some((n, node.opened.as_ref()?)))
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Id, Held>> {
+        self.nodes[self.now].known.lock().expect("no panic")
+    }
+
+    /// Where an inode is. Another node may have made it: then it is looked up.
     fn addr(&self, id: Id) -> BlockAddr {
-        self.held[&id].addr
+        if let Some(held) = self.known().get(&id) {
+            return held.addr;
+        }
+        let (dir, name) = self.model.a_name_of(id).unwrap_or_else(|| panic!("node {id} is known here or has a name"));
+        let dir = self.addr(dir);
+        let attr = self.fs().lookup(dir, &name).unwrap_or_else(|e| panic!("node {id}, which has a name: {e:?}"));
+        self.remember(id, &attr);
+        attr.inum.addr
+    }
+
+    /// True when operations on it are possible on this node: it has a name, or is open here.
+    fn reachable(&self, id: Id) -> bool {
+        self.model.nodes[&id].nlink > 0 || self.known().contains_key(&id)
     }
 
     /// Closes the volume and opens it again; finds every inode anew by its name.
@@ -67,7 +184,7 @@ impl World {
         for id in std::mem::take(&mut self.orphans) {
             self.let_go(id);
         }
-        self.opened.take().expect("open").close().expect("a clean close");
+        self.nodes[0].opened.take().expect("open").close().expect("a clean close");
         self.reopen();
     }
 
@@ -75,18 +192,16 @@ impl World {
     pub(crate) fn abandon(&mut self) {
         for id in std::mem::take(&mut self.orphans) {
             self.model.nodes.remove(&id);
-            self.held.remove(&id);
+            self.open.lock().expect("no panic").remove(&id);
         }
-        self.opened = None;
+        self.nodes[0].opened = None;
         self.reopen();
     }
 
     fn reopen(&mut self) {
         let opened = volume::open(Arc::clone(&self.dev), &self.options, Arc::clone(&self.clock)).expect("opens again");
         opened.fs.reclaim_orphans(&Default::default()).expect("orphans are deleted");
-        let root = Held { addr: opened.fs.root(), refs: 0 };
-        self.opened = Some(opened);
-        self.held = BTreeMap::from([(ROOT, root)]);
+        self.join(0, opened);
         self.hold_all();
     }
 
@@ -105,16 +220,30 @@ impl World {
         }
     }
 
-    fn remember(&mut self, id: Id, attr: &Attr) -> bool {
-        let held = self.held.entry(id).or_insert(Held { addr: attr.inum.addr, refs: 0 });
+    fn remember(&self, id: Id, attr: &Attr) -> bool {
+        let mut known = self.known();
+        let held = known.entry(id).or_insert(Held { addr: attr.inum.addr, refs: 0 });
         assert_eq!(held.addr, attr.inum.addr, "one inode, one address");
         held.refs += 1;
         held.refs == 1
     }
 
     fn let_go(&mut self, id: Id) {
-        let held = self.held.remove(&id).expect("held");
-        self.fs().forget(held.addr, held.refs).expect("forgetting succeeds");
+        self.open.lock().expect("no panic").remove(&id);
+        // Some kernel is the first to drop it, not always the same one.
+        for i in 0..self.nodes.len() {
+            let node = &self.nodes[(self.now + i * (1 + id % 2) + id % 3) % self.nodes.len()];
+            let held = node.known.lock().expect("no panic").remove(&id);
+            if let Some(held) = held {
+                node.fs().forget(held.addr, held.refs).expect("forgetting succeeds");
+            }
+        }
+        for node in &self.nodes {
+            let held = node.known.lock().expect("no panic").remove(&id);
+            if let Some(held) = held {
+                node.fs().forget(held.addr, held.refs).expect("forgetting succeeds");
+            }
+        }
         self.model.nodes.remove(&id);
     }
 
@@ -151,13 +280,13 @@ impl World {
     }
 
     fn some_node(&self, pick: u64) -> Id {
-        let n = self.model.nodes.len();
-        *self.model.nodes.keys().nth(pick as usize % n).expect("in range")
+        let all: Vec<Id> = self.model.nodes.keys().copied().filter(|&id| self.reachable(id)).collect();
+        all[pick as usize % all.len()]
     }
 
     fn some_file(&self, pick: u64) -> Option<Id> {
         let files: Vec<Id> =
-            self.model.nodes.iter().filter(|(_, n)| matches!(n.kind, Kind::File(_))).map(|(&i, _)| i).collect();
+            self.model.nodes.iter().filter(|(_, n)| matches!(n.kind, Kind::File(_))).map(|(&i, _)| i).filter(|&i| self.reachable(i)).collect();
         (!files.is_empty()).then(|| files[pick as usize % files.len()])
     }
 
@@ -175,6 +304,8 @@ impl World {
 
     /// Does one operation on both.
     pub(crate) fn apply(&mut self, op: &Op) {
+        let busy = Arc::clone(&self.nodes[self.now].busy);
+        let _busy = busy.lock().expect("no panic");
         match op.clone() {
             Op::Create { dir, name, perm } => {
                 self.make(op, dir, &name, Kind::File(Bytes::default()), &NewInode::File(perm), perm);
@@ -263,11 +394,18 @@ impl World {
     fn remove_name(&mut self, op: &Op, dir: Id, name: &[u8], rmdir: bool, keep_open: bool) {
         let predicted = self.model.may_remove(dir, name, rmdir);
         let addr = self.addr(dir);
+        if let (true, Ok(id)) = (keep_open, &predicted) {
+            self.addr(*id);
+            self.open.lock().expect("no panic").insert(*id);
+        }
         let actual = if rmdir { self.fs().rmdir(addr, name) } else { self.fs().unlink(addr, name) };
         if self.agree(op, predicted.map(|_| ()), &actual)
             && let Some(id) = self.model.remove(dir, name)
         {
             self.gone(id, keep_open);
+        } else if let (true, Ok(id)) = (keep_open, &predicted) {
+            // It has another name, or stays for want of space.
+            self.open.lock().expect("no panic").remove(id);
         }
     }
 
@@ -293,7 +431,8 @@ impl World {
         } else {
             self.model.may_rename((from, &name), (to, &new_name), how)
         };
-        let actual = self.fs().rename(&ME, (self.addr(from), &name), (self.addr(to), &new_name), how_real);
+        let (from_addr, to_addr) = (self.addr(from), self.addr(to));
+        let actual = self.fs().rename(&ME, (from_addr, &name), (to_addr, &new_name), how_real);
         if self.agree(op, predicted.map(|_| ()), &actual)
             && predicted == Ok(true)
             && let Some(id) = self.model.rename((from, &name), (to, &new_name), how)
@@ -506,7 +645,7 @@ impl World {
 
     /// Compares every inode.
     pub(crate) fn check_all(&self) {
-        for &id in self.model.nodes.keys() {
+        for &id in self.model.nodes.keys().filter(|&&id| self.reachable(id)) {
             self.check_node(id);
         }
     }
@@ -516,6 +655,11 @@ impl World {
         for id in std::mem::take(&mut self.orphans) {
             self.let_go(id);
         }
-        self.opened.take().expect("open").close().expect("a clean close");
+        self.settle();
+        for node in &mut self.nodes {
+            if let Some(opened) = node.opened.take() {
+                opened.close().expect("a clean close");
+            }
+        }
     }
 }

@@ -279,6 +279,14 @@ impl Model {
         }
     }
 
+    /// A directory and a name in it that leads to the node.
+    pub(crate) fn a_name_of(&self, id: Id) -> Option<(Id, Vec<u8>)> {
+        self.nodes.iter().find_map(|(&dir, node)| match &node.kind {
+            Kind::Dir(entries) => Some((dir, entries.iter().find(|(_, i)| **i == id)?.0.clone())),
+            _ => None,
+        })
+    }
+
     pub(crate) fn file(&mut self, id: Id) -> Result<&mut Bytes, Why> {
         match &mut self.nodes.get_mut(&id).expect("known").kind {
             Kind::File(bytes) => Ok(bytes),
