@@ -12,6 +12,8 @@
 mod checker;
 #[path = "cluster/fence.rs"]
 mod fence;
+#[path = "coherence/hall.rs"]
+mod hall;
 #[path = "cluster/history.rs"]
 mod history;
 #[path = "cluster/job.rs"]
@@ -22,6 +24,8 @@ mod lab;
 mod net;
 #[path = "cluster/round.rs"]
 mod round;
+#[path = "cluster/serve.rs"]
+mod serve;
 #[path = "cluster/view.rs"]
 mod view;
 #[path = "cluster/worker.rs"]
@@ -74,6 +78,12 @@ fn on_a_plain_directory() {
 #[test]
 fn on_one_node() {
     series(Lab::alone, number("SECONDS", 16), &[Fault::Kill, Fault::Pause, Fault::Leave]);
+}
+
+/// Several nodes in one process.
+#[test]
+fn in_one_hall() {
+    series(|| Lab::hall(3), number("SECONDS", 12), &[]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Whatever touches a mount does it in a process of its own, which can be given up: this test binary, started again.
 
 use crate::worker::{self, Spec};
-use crate::{fence, view};
+use crate::{fence, serve, view};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
@@ -26,6 +26,11 @@ pub enum Job {
         root: PathBuf,
         out: PathBuf,
     },
+    /// Serves one mount for each directory, with the locks passed in this process.
+    Serve {
+        image: PathBuf,
+        mounts: Vec<PathBuf>,
+    },
     /// What the cluster calls to be sure that a node is dead.
     Fence {
         lab: PathBuf,
@@ -44,6 +49,7 @@ pub fn run(job: &Job) -> io::Result<()> {
         Job::Work(spec) => worker::run(spec),
         Job::LastLook(spec) => worker::last_look(spec),
         Job::View { root, out } => view::write(root, out),
+        Job::Serve { image, mounts } => serve::run(image, mounts),
         Job::Fence { lab } => fence::run(lab),
     }
 }
@@ -57,15 +63,16 @@ pub struct Started {
 impl Started {
     pub fn job(job: &Job, what: String, output: &Path) -> io::Result<Self> {
         let out = File::options().create(true).append(true).open(output)?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["child", "--exact", "--nocapture", "--test-threads", "1"])
-            .env(JOB, serde_json::to_string(job)?)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .process_group(0)
-            .spawn()?;
+        let child = Self::command(job)?.stdout(out.try_clone()?).stderr(out).process_group(0).spawn()?;
         Ok(Self { child, what })
+    }
+
+    /// This binary, to do a job.
+    pub fn command(job: &Job) -> io::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["child", "--exact", "--nocapture", "--test-threads", "1"]);
+        command.env(JOB, serde_json::to_string(job)?).stdin(Stdio::null());
+        Ok(command)
     }
 
     /// None: it is still running then.

@@ -75,6 +75,8 @@ enum Kind {
     Plain,
     /// One mount, without a cluster.
     Alone,
+    /// Mounts in one process, which passes the locks itself.
+    Hall,
     /// Mounts in a cluster.
     Cluster(Net),
 }
@@ -131,6 +133,14 @@ impl Lab {
         let mut lab = Self::folders(1)?;
         lab.format(&["-j", "1", "-p", "lock_nolock"])?;
         lab.kind = Kind::Alone;
+        Ok(lab)
+    }
+
+    /// Nodes in one process.
+    pub fn hall(nodes: u32) -> io::Result<Self> {
+        let mut lab = Self::folders(nodes)?;
+        lab.format(&["-j", &nodes.to_string(), "-p", "lock_nolock"])?;
+        lab.kind = Kind::Hall;
         Ok(lab)
     }
 
@@ -197,8 +207,12 @@ impl Lab {
         if self.is_plain() {
             return Ok(());
         }
-        for &i in which {
-            self.start_daemon(i).map_err(|e| e.to_string())?;
+        if matches!(self.kind, Kind::Hall) {
+            self.start_hall().map_err(|e| e.to_string())?;
+        } else {
+            for &i in which {
+                self.start_daemon(i).map_err(|e| e.to_string())?;
+            }
         }
         let until = Instant::now() + MOUNT_LIMIT;
         let mut waiting = which.to_vec();
@@ -230,10 +244,24 @@ impl Lab {
         Ok(())
     }
 
+    fn start_hall(&mut self) -> io::Result<()> {
+        let mounts = self.nodes.iter().map(Node::mnt).collect();
+        let job = Job::Serve { image: self.image(), mounts };
+        let since = now();
+        for node in &mut self.nodes {
+            node.mounting = self.mountings.len();
+            self.mountings.push(Mounting { node: node.number, since, faulty: None, killed: None });
+        }
+        let node = self.nodes.first_mut().ok_or(io::ErrorKind::NotFound)?;
+        let log = File::options().create(true).append(true).open(node.log())?;
+        node.daemon = Some(Started::command(&job)?.stdout(log.try_clone()?).stderr(log).spawn()?);
+        Ok(())
+    }
+
     fn start_daemon(&mut self, i: usize) -> io::Result<()> {
         let (image, helper) = (self.image(), program("mount.gfs2r"));
         let (mut command, options) = match &self.kind {
-            Kind::Plain => return Ok(()),
+            Kind::Plain | Kind::Hall => return Ok(()),
             Kind::Alone => (Command::new(helper), "fg".to_owned()),
             Kind::Cluster(net) => {
                 let number = u32::try_from(i).unwrap_or(0) + 1;
@@ -262,6 +290,9 @@ impl Lab {
     pub fn umount(&mut self, which: &[usize]) -> Result<(), String> {
         if self.is_plain() {
             return Ok(());
+        }
+        if matches!(self.kind, Kind::Hall) {
+            return self.umount_hall();
         }
         let mut helpers = Vec::new();
         for &i in which {
@@ -300,6 +331,22 @@ impl Lab {
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    fn umount_hall(&mut self) -> Result<(), String> {
+        for node in &self.nodes {
+            let out = Command::new("timeout").args(["-s", "KILL", "60", "umount"]).arg(node.mnt()).output();
+            let out = out.map_err(|e| e.to_string())?;
+            if !out.status.success() {
+                return Err(format!("node{}: umount: {}", node.number, String::from_utf8_lossy(&out.stderr)));
+            }
+        }
+        let node = &mut self.nodes[0];
+        match end_of(node.daemon.as_mut(), Duration::from_secs(20)) {
+            Some(end) if end.success() => node.daemon = None,
+            end => return Err(format!("the hall ended with {end:?}\n    {}", node.log_tail())),
+        }
+        Ok(())
     }
 
     /// Sends the daemon of a node a signal.
@@ -354,6 +401,7 @@ impl Lab {
 
     /// True while the daemon is there.
     pub fn lives(&mut self, i: usize) -> bool {
+        let i = if matches!(self.kind, Kind::Hall) { 0 } else { i };
         self.is_plain() || self.nodes[i].daemon.as_mut().is_some_and(|d| matches!(d.try_wait(), Ok(None)))
     }
 
