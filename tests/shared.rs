@@ -101,7 +101,11 @@ fn in_turn(nodes: u32, block_size: u32, operations: u64, seed: u64) {
         if std::env::var_os("SHARED_TRACE").is_some() {
             println!("{n}: on {}: {op:?}", world.now);
         }
+        let start = std::time::Instant::now();
         world.apply(&op);
+        if std::env::var_os("SHARED_TRACE").is_some() && start.elapsed().as_millis() > 20 {
+            println!("    {:?}", start.elapsed());
+        }
         healthy(&world, &format!("SEED={seed} operation {n} on {}: {op:?}", world.now));
         if n % 701 == 700 {
             dies(&cluster, &mut world, &mut rng, seed);

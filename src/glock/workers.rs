@@ -54,19 +54,35 @@ impl Workers {
     fn wake(&self, jobs: &mut Jobs) {
         if jobs.idle > jobs.ready.len().saturating_sub(1) || jobs.threads >= THREADS_MAX {
             self.inner.bell.notify_one();
-            return;
+        } else {
+            self.inner.start(jobs);
         }
-        let inner = Arc::clone(&self.inner);
+    }
+}
+
+impl Inner {
+    fn start(self: &Arc<Self>, jobs: &mut Jobs) {
+        let inner = Arc::clone(self);
         match std::thread::Builder::new().name("glock".into()).spawn(move || inner.work()) {
             Ok(_detached) => jobs.threads += 1,
             // The threads there are will come to it; without any, the next event tries again.
             Err(e) => tracing::error!("no thread for a lock demotion: {e}"),
         }
     }
-}
 
-impl Inner {
-    fn work(&self) {
+    /// Whoever watched the clock has something else to do: another one watches it.
+    fn watch_on(self: &Arc<Self>, jobs: &mut Jobs) {
+        if jobs.timed.is_empty() {
+            return;
+        }
+        if jobs.idle > 0 || jobs.threads >= THREADS_MAX {
+            self.bell.notify_one();
+        } else {
+            self.start(jobs);
+        }
+    }
+
+    fn work(self: &Arc<Self>) {
         let mut jobs = self.jobs.lock();
         loop {
             if jobs.stopped {
@@ -76,6 +92,7 @@ impl Inner {
             let due = jobs.timed.first_key_value().map(|(&(at, _), _)| at).filter(|&at| at <= now);
             let job = if due.is_some() { jobs.timed.pop_first().map(|(_, job)| job) } else { jobs.ready.pop_front() };
             if let Some(job) = job {
+                self.watch_on(&mut jobs);
                 drop(jobs);
                 job();
                 jobs = self.jobs.lock();
@@ -85,7 +102,9 @@ impl Inner {
             jobs.idle += 1;
             let over = self.bell.wait_until(&mut jobs, until).timed_out();
             jobs.idle -= 1;
-            if over && jobs.ready.is_empty() && (jobs.timed.is_empty() || jobs.idle > 0) {
+            let due = jobs.timed.first_key_value().is_some_and(|(&(at, _), _)| at <= Instant::now());
+            if over && jobs.ready.is_empty() && !due && (jobs.timed.is_empty() || jobs.idle > 0) {
+                self.watch_on(&mut jobs);
                 break;
             }
         }
