@@ -86,7 +86,7 @@ impl Pages {
         self.change(node, |f| {
             let filled = std::mem::take(&mut f.filled);
             f.drains += u32::from(filled);
-            filled.then_some(Draining { pages: self, node })
+            filled.then(|| Draining { pages: self, node })
         })
     }
 

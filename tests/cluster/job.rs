@@ -3,6 +3,7 @@
 use crate::worker::{self, Spec};
 use crate::{fence, serve, view};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -101,25 +102,25 @@ impl Started {
     }
 }
 
-/// State and kernel stack of each thread of a process and of its children.
+/// Where each thread of a process and of its children waits, in the kernel; those that wait alike in one line.
 pub fn stack_of(pid: u32) -> String {
+    let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut text = String::new();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
     for task in tasks {
         let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        text += &format!(
-            "  {} {}: {} syscall {}",
-            task.file_name().to_string_lossy(),
-            read("comm").trim(),
-            read("wchan"),
-            read("syscall")
-        );
-        text += &read("stack");
+        let stack = read("stack");
+        let frames = stack.lines().filter_map(|l| l.split(' ').nth(1)?.split('+').next());
+        let frames: Vec<&str> = frames.take_while(|f| !f.contains("do_syscall") && !f.contains("entry_")).collect();
+        let state = read("stat").rsplit_once(") ").map(|(_, s)| s.chars().take(1).collect::<String>());
+        let key = format!("{} {}", state.unwrap_or_default(), frames.join(" < "));
+        alike.entry(key).or_default().push(read("comm").trim().to_owned());
         for child in read("children").split_whitespace().filter_map(|c| c.parse().ok()) {
             text += &stack_of(child);
         }
     }
-    text
+    let lines = alike.into_iter().map(|(stack, names)| format!("    {pid} {}: {stack}\n", names.join(" ")));
+    lines.collect::<String>() + &text
 }
 
 impl Drop for Started {

@@ -65,7 +65,7 @@ impl Node {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n    ")
+        lines[lines.len().saturating_sub(60)..].join("\n    ")
     }
 }
 
@@ -347,6 +347,32 @@ impl Lab {
             end => return Err(format!("the hall ended with {end:?}\n    {}", node.log_tail())),
         }
         Ok(())
+    }
+
+    /// What the daemons know of their locks, and the ends of their logs.
+    pub fn locks(&self) -> String {
+        let mut text = String::new();
+        if matches!(self.kind, Kind::Hall) {
+            let asked = File::create(self.image().with_extension(crate::serve::ASK));
+            std::thread::sleep(Duration::from_secs(1));
+            return self.nodes.first().filter(|_| asked.is_ok()).map_or(text, Node::log_tail);
+        }
+        for node in &self.nodes {
+            // From a process of its own: the daemon may not answer.
+            let out = Command::new("timeout")
+                .args(["-s", "KILL", "5"])
+                .arg(program("gfs2r"))
+                .arg("glocks")
+                .arg(node.mnt())
+                .env("GFS2R_RUN_DIR", node.dir.join("run"))
+                .output();
+            let said = out.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let busy: Vec<&str> =
+                said.lines().filter(|l| !l.contains("f:o ") && !l.contains("f:qo ")).take(60).collect();
+            text += &format!("node{} locks:\n{}\n  log:\n    {}\n", node.number, busy.join("\n"), node.log_tail());
+        }
+        text
     }
 
     /// Sends the daemon of a node a signal.

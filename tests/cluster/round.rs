@@ -145,14 +145,25 @@ impl Round<'_> {
             Some(status) => {
                 Err(format!("{}: {status}: {}", started.what, fs::read_to_string(output).unwrap_or_default()))
             }
-            None => Err(self.hung(node, &started)),
+            None => Err(format!("{}\n{}", self.hung(node, &started), self.circumstances())),
         }
     }
 
     fn hung(&self, node: usize, started: &Started) -> String {
         let node = &self.lab.nodes[node];
         let daemon = node.daemon.as_ref().map(|d| crate::job::stack_of(d.id())).unwrap_or_default();
-        format!("{} HANGS:\n{}  daemon:\n{daemon}\n  its log:\n    {}", started.what, started.stack(), node.log_tail())
+        format!("{} HANGS:\n{}  daemon:\n{daemon}", started.what, started.stack())
+    }
+
+    /// What is under way, and what the daemons say.
+    fn circumstances(&self) -> String {
+        let mut text = "operations under way:\n".to_owned();
+        for (file, _, writer) in &self.files {
+            let lines = fs::read_to_string(file).unwrap_or_default();
+            let last = lines.lines().last().filter(|l| l.contains("Begin"));
+            text += &last.map_or_else(String::new, |l| format!("    worker {writer}: {l}\n"));
+        }
+        text + &self.lab.locks()
     }
 
     /// Injects faults until the end of the round.
@@ -268,11 +279,12 @@ impl Round<'_> {
             }
             self.lab.nodes[node].workers = workers;
         }
+        let circumstances = if hanging.is_empty() { String::new() } else { self.circumstances() };
         self.look_after_daemons()?;
         for node in self.everyone() {
             self.lab.nodes[node].workers.clear();
         }
-        if hanging.is_empty() { Ok(()) } else { Err(hanging.join("\n")) }
+        if hanging.is_empty() { Ok(()) } else { Err(format!("{}\n{}", hanging.join("\n"), circumstances)) }
     }
 
     /// All nodes at once, and all come back.

@@ -7,7 +7,7 @@ use gfs2r::fs::LockDone;
 use gfs2r::fs::plock::{Found, LocalPlocks, Plock, Plocks};
 use gfs2r::fuse::{self, AtimeSwitch, Disk, MountSpec, Policy, Service, Transport};
 use gfs2r::ids::{BlockAddr, Jid};
-use gfs2r::volume::{Mounter, OpenOptions, open_shared};
+use gfs2r::volume::{Mounter, OpenOptions, Opened, open_shared};
 use rustix::mount::MountFlags;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,9 @@ impl Plocks for Owners {
     }
 }
 
+/// A file of this name beside the image asks for the locks of all nodes.
+pub const ASK: &str = "ask";
+
 /// Mounts and serves until all are unmounted.
 pub fn run(image: &Path, mounts: &[PathBuf]) -> io::Result<()> {
     let device: Arc<dyn BlockDevice> = Arc::new(FileDevice::open(image, OpenMode::ReadWriteShared)?);
@@ -70,6 +73,18 @@ pub fn run(image: &Path, mounts: &[PathBuf]) -> io::Result<()> {
         let session = fuse::mount(&spec, service, None).map_err(|e| io::Error::other(format!("{e:?}")))?;
         served.push((std::thread::spawn(move || session.serve()), opened));
     }
+    let all: Vec<Arc<Opened>> = served.iter().map(|(_, opened)| Arc::clone(opened)).collect();
+    let asked = image.with_extension(ASK);
+    std::thread::spawn(move || {
+        while std::fs::remove_file(&asked).is_err() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        for (n, opened) in all.iter().enumerate() {
+            let dump = opened.fs.volume().inodes.dump();
+            let busy: Vec<&str> = dump.lines().filter(|l| !l.contains("f:o ") && !l.contains("f:qo ")).collect();
+            println!("node{}'s locks that are not at rest:\n{}", n + 1, busy.join("\n"));
+        }
+    });
     let mut opened = Vec::new();
     for (thread, volume) in served {
         match thread.join() {

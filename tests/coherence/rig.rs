@@ -105,8 +105,8 @@ impl Rig {
     /// Starts a program.
     pub(crate) fn program(&self) -> Program {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/coherence/worker.py");
-        let mut child = Command::new("timeout")
-            .args(["-s", "KILL", "100", "python3", script])
+        let mut child = Command::new("python3")
+            .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -127,9 +127,11 @@ impl Rig {
     pub(crate) fn dump(&self) -> String {
         let mut out = String::new();
         for (n, node) in self.nodes.iter().enumerate() {
-            let dump = node.opened.fs.volume().inodes.dump();
-            let busy: Vec<&str> = dump.lines().filter(|l| !l.contains("f:o ") && !l.contains("f:qo ")).collect();
-            out.push_str(&format!("node {n}:\n{}\n", busy.join("\n")));
+            let volume = node.opened.fs.volume();
+            let dump = volume.inodes.dump() + &volume.bare.dump();
+            // A glock with those who hold it or wait.
+            let glocks = dump.split("G:").filter(|g| g.contains(" H:") || g.contains("f:l"));
+            out.push_str(&format!("node {n}:\n{}\n", glocks.collect::<Vec<_>>().join("G:")));
         }
         out
     }
