@@ -368,9 +368,12 @@ impl Lab {
                 .output();
             let said = out.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
             let said = String::from_utf8_lossy(&said);
-            let busy: Vec<&str> =
-                said.lines().filter(|l| !l.contains("f:o ") && !l.contains("f:qo ")).take(60).collect();
-            text += &format!("node{} locks:\n{}\n  log:\n    {}\n", node.number, busy.join("\n"), node.log_tail());
+            text += &format!(
+                "node{} locks:\n{}\n  log:\n    {}\n",
+                node.number,
+                crate::serve::busy(&said),
+                node.log_tail()
+            );
         }
         text
     }

@@ -81,8 +81,7 @@ pub fn run(image: &Path, mounts: &[PathBuf]) -> io::Result<()> {
         }
         for (n, opened) in all.iter().enumerate() {
             let dump = opened.fs.volume().inodes.dump();
-            let busy: Vec<&str> = dump.lines().filter(|l| !l.contains("f:o ") && !l.contains("f:qo ")).collect();
-            println!("node{}'s locks that are not at rest:\n{}", n + 1, busy.join("\n"));
+            println!("node{}'s locks that are used or waited for:\n{}", n + 1, busy(&dump));
         }
     });
     let mut opened = Vec::new();
@@ -94,4 +93,22 @@ pub fn run(image: &Path, mounts: &[PathBuf]) -> io::Result<()> {
         }
     }
     opened.iter().try_for_each(|o| o.close().map_err(|e| io::Error::other(e.to_string())))
+}
+
+/// Of a dump of locks, those with holders, or on their way.
+pub fn busy(dump: &str) -> String {
+    let mut kept = String::new();
+    let mut block: Vec<&str> = Vec::new();
+    for line in dump.lines().chain(["G:"]) {
+        if line.trim_start().starts_with("G:") {
+            let under_way = block.first().and_then(|g| g.split("f:").nth(1)?.split(' ').next());
+            let under_way = under_way.is_some_and(|flags| flags.contains(['l', 'D', 'r']));
+            if under_way || block.iter().any(|l| l.contains("H:")) {
+                kept += &(block.join("\n") + "\n");
+            }
+            block.clear();
+        }
+        block.push(line);
+    }
+    kept
 }
