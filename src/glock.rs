@@ -60,6 +60,8 @@ pub trait Protected: Sized + Send + Sync + 'static {
     type Context: Send + Sync + 'static;
     /// The lock carries a value block.
     const HAS_LVB: bool = false;
+    /// Holders need the lock in exactly their state: a shared one is not content with EX, which other nodes could not share.
+    const EXACT: bool = false;
     /// The kernel may cache what the lock protects, so that it must be [drained](Protected::drain).
     const DRAINS: bool = false;
     /// Reads the object from the disk; called with the lock held, when a holder finds no object.

@@ -8,18 +8,23 @@
 //! |---|---|
 //! | `cli` | the two helpers' command lines |
 //! | `options` | `-o` |
-//! | `daemon`, `log`, `rundir` | a mount's life, where it logs, where it leaves its pid |
+//! | `plan` | what must be right before anything is changed |
+//! | `cluster` | joining a cluster and leaving it |
+//! | `daemon`, `keeper`, `log`, `rundir` | a mount's life, its background work, where it logs, where it leaves its pid |
 //! | `control`, `live`, `remount` | what it can be asked while it runs |
 //! | `client` | asking it |
 //! | `umount`, `table` | unmounting; the kernel's table of mounts |
 
 mod cli;
 mod client;
+mod cluster;
 mod control;
 mod daemon;
+mod keeper;
 mod live;
 mod log;
 mod options;
+mod plan;
 mod remount;
 mod rundir;
 mod table;

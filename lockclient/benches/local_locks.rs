@@ -92,6 +92,7 @@ fn through_a_node() {
             peers: BTreeMap::new(),
             membership: Box::new(membership),
             fence: BTreeMap::new(),
+            tls: None,
         };
         let node = Node::start(config).await.expect("node");
         let space = node.join("bench", Arc::new(Nobody), |_| {}).await.expect("join");

@@ -24,6 +24,7 @@
 //! [`transport`], [`node`], [`client`] (sockets, threads, tasks); and [`sim`], where all of it is put to the test.
 
 pub mod client;
+pub mod cluster_file;
 pub mod engine;
 pub mod fence;
 pub mod flags;
@@ -37,6 +38,7 @@ pub mod node;
 pub mod plock;
 pub mod recovery;
 pub mod status;
+pub mod tls;
 pub mod transport;
 pub mod wire;
 

@@ -142,6 +142,11 @@ pub fn frame_length(stream: &[u8]) -> Result<Option<usize>, WireError> {
     }
 }
 
+/// Who says that it has sent this frame.
+pub fn speaker(frame: &[u8]) -> Option<NodeId> {
+    take::<RawHeader>(frame).ok().map(|(header, _)| NodeId(header.node))
+}
+
 /// Puts a header before a body.
 fn frame(version: u32, id: u32, node: NodeId, command: u8, body: &[u8]) -> Result<Vec<u8>, WireError> {
     let total = HEADER + body.len();

@@ -82,7 +82,7 @@ impl<T: Protected> Glock<T> {
     pub(super) fn new(name: LockName, serial: u64, shared: Arc<Shared<T>>) -> Arc<Self> {
         let holds = name.kind == LockKind::Inode;
         let hold = if holds { shared.hold_ms.load(Ordering::Relaxed) } else { 0 };
-        let machine = Machine::new(hold, T::DRAINS);
+        let machine = Machine::new(hold, T::DRAINS, T::EXACT);
         Arc::new(Self {
             name,
             word: AtomicU32::new(0),
@@ -121,7 +121,7 @@ impl<T: Protected> Glock<T> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (state, held) = unpack(word);
-            if word & SLOW != 0 || !state.permits(wants) || !held.0.coexists(wants) {
+            if word & SLOW != 0 || !state.is_good_for(wants, T::EXACT) || !held.0.coexists(wants) {
                 return false;
             }
             let new = pack(state, (wants, held.1 + 1));

@@ -143,13 +143,16 @@ pub(super) struct Machine {
     let_go: bool,
     /// Drains come before syncs.
     drains: bool,
+    /// Holders need exactly their state.
+    exact: bool,
     /// Since the drain began somebody was let in who gave the kernel something to cache.
     tainted: bool,
 }
 
 impl Machine {
-    /// An unlocked glock. `hold`: how long it is kept at least when it was got and is in use (inodes). `drains`: the kernel may cache what it protects.
-    pub(super) fn new(hold: Millis, drains: bool) -> Self {
+    /// An unlocked glock. `hold`: how long it is kept at least when it was got and is in use (inodes). `drains`: the kernel may cache what it protects. `exact`: see
+    /// [`Protected::EXACT`](super::Protected).
+    pub(super) fn new(hold: Millis, drains: bool, exact: bool) -> Self {
         Self {
             state: Unlocked,
             held: (Unlocked, 0),
@@ -161,6 +164,7 @@ impl Machine {
             hold,
             let_go: false,
             drains,
+            exact,
             tainted: false,
         }
     }
@@ -226,7 +230,7 @@ impl Machine {
         match (self.demote, self.queue.front()) {
             _ if self.let_go => self.leave(Unlocked, now, out),
             (Some((to, _)), _) if due && !self.owed => self.leave(to, now, out),
-            (_, Some(front)) if !self.state.permits(front.wants) => self.reach(front, now, out),
+            (_, Some(front)) if !self.state.is_good_for(front.wants, self.exact) => self.reach(front, now, out),
             _ => {}
         }
         if self.phase != Phase::Idle {
@@ -240,7 +244,7 @@ impl Machine {
     /// Grants from the front of the queue, as many as fit. A demote that is due lets only the one in that is owed a use.
     fn promote(&mut self, due: bool, out: &mut Vec<Effect>) {
         while !due || self.owed {
-            let Some(waiter) = self.queue.pop_fitting(self.state, self.held.0) else { break };
+            let Some(waiter) = self.queue.pop_fitting(self.state, self.held.0, self.exact) else { break };
             self.owed = false;
             self.held = (waiter.wants, self.held.1 + 1);
             out.push(Effect::Grant(waiter.ticket));
@@ -336,7 +340,7 @@ impl Machine {
         if self.drains && self.state.must_invalidate(front.wants) {
             self.drain(front.wants, out);
         } else if self.state.must_sync(front.wants) {
-            // Cannot be: EX permits everything. Kept so that the table alone decides.
+            // Only where locks are exact: elsewhere EX permits everything.
             self.phase = Phase::Syncing(front.wants);
             out.push(Effect::Sync);
         } else {
@@ -425,7 +429,7 @@ impl Machine {
 
     fn got(&mut self, to: LockState, since: Millis, now: Millis, out: &mut Vec<Effect>) {
         self.acquired = now;
-        self.owed = self.queue.front().is_some_and(|w| to.permits(w.wants));
+        self.owed = self.queue.front().is_some_and(|w| to.is_good_for(w.wants, self.exact));
         if self.hold > 0 {
             if now.saturating_sub(since) > 1000 {
                 self.hold = (self.hold + 50).min(HOLD_MAX);

@@ -32,6 +32,10 @@ impl LockState {
     pub const fn permits(self, wanted: Self) -> bool {
         matches!((self, wanted), (Exclusive, _) | (Shared, Shared) | (Deferred, Deferred) | (_, Unlocked))
     }
+    /// The same; `exact`: only the state that is wanted will do.
+    pub(super) const fn is_good_for(self, wanted: Self, exact: bool) -> bool {
+        if exact { self as u32 == wanted as u32 } else { self.permits(wanted) }
+    }
     /// True when two holders *on one node* may be there together: many SH, or many DF, or one EX.
     pub const fn coexists(self, other: Self) -> bool {
         matches!((self, other), (Shared, Shared) | (Deferred, Deferred) | (Unlocked, _) | (_, Unlocked))

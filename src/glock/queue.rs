@@ -52,9 +52,9 @@ impl Queue {
         self.waiters.push_back(waiter);
     }
     /// Takes the one in front if it may be granted: `state` is good for it and it gets along with those that hold (`held`).
-    pub(super) fn pop_fitting(&mut self, state: LockState, held: LockState) -> Option<Waiter> {
+    pub(super) fn pop_fitting(&mut self, state: LockState, held: LockState, exact: bool) -> Option<Waiter> {
         let front = self.front()?;
-        if state.permits(front.wants) && held.coexists(front.wants) { self.pop() } else { None }
+        if state.is_good_for(front.wants, exact) && held.coexists(front.wants) { self.pop() } else { None }
     }
     /// Takes out the one in front.
     pub(super) fn pop(&mut self) -> Option<Waiter> {

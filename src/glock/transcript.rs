@@ -72,7 +72,7 @@ fn text(effect: Effect) -> String {
 }
 
 fn play(script: &str) -> String {
-    let mut machine = Machine::new(0, false);
+    let mut machine = Machine::new(0, false, false);
     let mut now: Millis = 0;
     let mut out = String::new();
     for line in script.lines() {
@@ -85,7 +85,7 @@ fn play(script: &str) -> String {
         match *words {
             [] => continue,
             ["glock", kind] => {
-                machine = Machine::new(if kind == "inode" { HOLD_MAX } else { 0 }, kind == "drained");
+                machine = Machine::new(if kind == "inode" { HOLD_MAX } else { 0 }, kind == "drained", kind == "exact");
                 now = 0;
                 continue;
             }

@@ -39,6 +39,8 @@ pub trait Users: Send + Sync {
 impl Protected for Bare {
     type Context = Volume;
     const HEEDS: bool = true;
+    // A holder stays for long: others must be able to share the lock meanwhile.
+    const EXACT: bool = true;
 
     fn instantiate(_: LockName, _: &Volume) -> Result<Self> {
         Ok(Self)

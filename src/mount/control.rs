@@ -71,7 +71,6 @@ fn serve(mut stream: UnixStream, live: &Live) -> io::Result<()> {
 fn answer(live: &Live, line: &str) -> Result<Value, String> {
     let (request, rest) = line.split_once(' ').unwrap_or((line, ""));
     let fs = &live.opened.fs;
-    let done = |result: crate::error::Result<()>| result.map(|()| Value::Null).map_err(|e| e.to_string());
     match request {
         "ping" => Ok(Value::Null),
         "status" => Ok(live.status()),
@@ -86,20 +85,25 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
     }
 }
 
+fn done(result: crate::error::Result<()>) -> Result<Value, String> {
+    result.map(|()| Value::Null).map_err(|e| e.to_string())
+}
+
 /// What must not happen twice at the same time.
 fn change(live: &Live, request: &str, rest: &str) -> Result<Value, String> {
     let fs = &live.opened.fs;
     match request {
-        "freeze" => fs
-            .freeze()
-            .map(|()| Value::Null)
-            .map_err(|e| e.to_string())
-            .map_err(|e| if fs.is_frozen() { "frozen already".into() } else { e }),
-        "thaw" if fs.is_frozen() => {
-            fs.thaw();
-            Ok(Value::Null)
-        }
-        "thaw" => Err("not frozen".into()),
+        "freeze" if fs.is_frozen() => Err("frozen already".into()),
+        // On all nodes.
+        "freeze" => done(live.cluster().map_or_else(|| fs.freeze(), |part| part.freeze())),
+        "thaw" if !fs.is_frozen() => Err("not frozen".into()),
+        "thaw" => done(live.cluster().map_or_else(
+            || {
+                fs.thaw();
+                Ok(())
+            },
+            |part| part.thaw(),
+        )),
         _ => remounted(live, rest).map(|()| Value::Null),
     }
 }

@@ -60,6 +60,7 @@ impl Place {
                 fencing: !unsafe_no_fencing,
             })),
             fence: nodes.iter().map(|n| (*n, FenceDevice { agent: "none".into(), options: vec![] })).collect(),
+            tls: None,
         }
     }
 }
