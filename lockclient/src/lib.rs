@@ -21,7 +21,7 @@
 //!
 //! To read it, in this order: [`mode`], [`flags`], [`lvb`], [`status`] (the tables); [`engine`] and [`recovery`] (one
 //! lockspace, pure); [`frame`], [`wire`], [`midcomms`] (the protocol, pure); [`membership`], [`fence`], [`plock`];
-//! [`transport`], [`node`], [`client`] (sockets, threads, tasks); and [`sim`], where all of it is put to the test.
+//! [`transport`], [`node`], [`client`] (sockets, threads, tasks); [`inspect`] (what people see); and [`sim`], where all of it is put to the test.
 
 pub mod client;
 pub mod cluster_file;
@@ -30,6 +30,7 @@ pub mod fence;
 pub mod flags;
 pub mod frame;
 pub mod ids;
+pub mod inspect;
 pub mod lvb;
 pub mod membership;
 pub mod midcomms;

@@ -130,6 +130,11 @@ impl Midcomms {
         self.dropped
     }
 
+    /// Envelopes that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
+    }
+
     /// Sends a frame of a lockspace to the peer.
     pub fn send(&mut self, lockspace: u32, frame: Frame) -> Result<(), WireError> {
         let bare = matches!(&frame, Frame::Rcom(rcom) if rcom.body.is_raw());

@@ -7,6 +7,7 @@
 //! callbacks into the lockspace's queue ([`teller`]). Clients are never called from inside a call of theirs.
 
 mod links;
+pub mod plocks;
 pub mod space;
 mod teller;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 use crate::engine::{Config, Event};
 use crate::fence::{FenceDevice, fence};
 use crate::ids::NodeId;
+use crate::inspect::NodeView;
 use crate::membership::{Membership, MembershipAction, MembershipEvent};
 use crate::recovery::Start;
 use crate::tls::{Tls, TlsFiles};
@@ -70,6 +72,7 @@ enum Command {
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<()>),
     BreakConnections,
+    Inspect(oneshot::Sender<NodeView>),
 }
 
 /// What engines have for the driver.
@@ -113,6 +116,7 @@ impl Node {
         let (commands, inbox) = unbounded_channel();
         let (outbound, outgoing) = unbounded_channel();
         let driver = Driver {
+            node: config.node,
             begun,
             commands: commands.clone(),
             transport,
@@ -170,6 +174,18 @@ impl Node {
         let _ended = self.commands.send(Command::BreakConnections);
     }
 
+    /// The state of the node, its peers and its lockspaces; `None` if it has ended. [`Node::inspector`] for threads.
+    pub async fn inspect(&self) -> Option<NodeView> {
+        let (answer, view) = oneshot::channel();
+        self.commands.send(Command::Inspect(answer)).ok()?;
+        view.await.ok()
+    }
+
+    /// A way to look at the node from any thread that may block, as long as it lives.
+    pub fn inspector(&self) -> Inspector {
+        Inspector(self.commands.clone())
+    }
+
     /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
     pub async fn shutdown(mut self) {
         let (done, answer) = oneshot::channel();
@@ -180,6 +196,19 @@ impl Node {
         self.task.abort();
         // The task has been told to end; that it was aborted is no news.
         let _aborted = (&mut self.task).await;
+    }
+}
+
+/// Looks at a node from outside of its tasks.
+#[derive(Clone)]
+pub struct Inspector(UnboundedSender<Command>);
+
+impl Inspector {
+    /// As [`Node::inspect`]; waits for the answer. Not to be called from a task.
+    pub fn inspect(&self) -> Option<NodeView> {
+        let (answer, view) = oneshot::channel();
+        self.0.send(Command::Inspect(answer)).ok()?;
+        view.blocking_recv().ok()
     }
 }
 
@@ -217,6 +246,7 @@ impl Drop for Spaces {
 }
 
 struct Driver {
+    node: NodeId,
     begun: Instant,
     commands: UnboundedSender<Command>,
     transport: Transport,
@@ -324,6 +354,20 @@ impl Driver {
             Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
             Command::Shutdown(_) => {}
             Command::BreakConnections => self.links.break_connections(),
+            Command::Inspect(answer) => {
+                // Whoever asked may have stopped waiting.
+                let _gone = answer.send(self.view());
+            }
+        }
+    }
+
+    fn view(&self) -> NodeView {
+        NodeView {
+            node: self.node.0,
+            quorate: self.membership.is_quorate(),
+            membership: self.membership.view(),
+            peers: self.links.views(),
+            lockspaces: self.spaces.list.values().map(|shared| shared.view()).collect(),
         }
     }
 

@@ -218,7 +218,8 @@ impl Core {
         flags.set(LockFlags::NOQUEUE, ask.tries);
         flags.set(LockFlags::VALBLK, ask.value != Value::Skip);
         let write = if let Value::Write(lvb) = ask.value { Some(lvb) } else { None };
-        let got = lock.set(&self.dlm, ask.mode, flags, write, &|| self.is_stopping() || self.given_up.load(Ordering::Acquire))?;
+        let got = lock
+            .set(&self.dlm, ask.mode, flags, write, &|| self.is_stopping() || self.given_up.load(Ordering::Acquire))?;
         Ok(got == Got::Granted)
     }
     pub(super) fn lock(&self, which: Which) -> &Arc<Direct> {

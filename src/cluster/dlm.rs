@@ -134,7 +134,10 @@ fn reply(request: &Request, fresh: bool, c: &Completion) -> (Reply, Option<Lvb>)
         Status::Granted => {
             let from = (!fresh).then(|| mode(request.from));
             let told = request.lvb.is_some() && transfer(from, mode(request.to)) == Transfer::Return;
-            (Reply::Granted, told.then(|| if c.flags.contains(StatusFlags::VALNOTVALID) { Lvb::default() } else { lvb(c) }))
+            (
+                Reply::Granted,
+                told.then(|| if c.flags.contains(StatusFlags::VALNOTVALID) { Lvb::default() } else { lvb(c) }),
+            )
         }
         Status::Again | Status::Cancelled => (Reply::Refused, None),
         Status::Deadlock => (Reply::Deadlock, None),
@@ -369,11 +372,8 @@ impl Dlm {
         let Some(mut entry) = self.entries.get_mut(&name) else { return };
         let Some(pending) = entry.pending.take_if(|p| p.call == Some(call)) else { return };
         let client = Arc::clone(&pending.client);
-        let answer = if why == Refusal::Busy {
-            self.retry_soon(name, &mut entry, Some(pending))
-        } else {
-            failed(name, why)
-        };
+        let answer =
+            if why == Refusal::Busy { self.retry_soon(name, &mut entry, Some(pending)) } else { failed(name, why) };
         drop(entry);
         if let Answer::Done(reply, lvb) = answer {
             client.completed(reply, lvb);
@@ -533,7 +533,10 @@ mod tests {
         for (from, to) in [(Exclusive, Shared), (Exclusive, Deferred), (Exclusive, Unlocked), (Shared, Unlocked)] {
             assert_eq!(flags(&valued(from, to, false), false), vb);
         }
-        assert_eq!(flags(&Request { from: Unlocked, to: Shared, no_queue: false, lvb: None }, true), LockFlags::empty());
+        assert_eq!(
+            flags(&Request { from: Unlocked, to: Shared, no_queue: false, lvb: None }, true),
+            LockFlags::empty()
+        );
     }
 
     #[test]

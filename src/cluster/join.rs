@@ -1,5 +1,6 @@
 //! [`Cluster`]: entering the lockspace, serving, leaving.
 
+use super::Recovery;
 use super::control::{Event, Refusal};
 use super::core::Core;
 use super::direct::{Direct, Got};
@@ -7,7 +8,6 @@ use super::freeze;
 use super::name;
 use super::recover;
 use super::withdraw::{self, Parting};
-use super::Recovery;
 use crate::error::{Error, Result};
 use crate::glock::LockManager;
 use crate::ids::Jid;

@@ -109,6 +109,11 @@ struct Member {
 
 impl Lab {
     fn new(count: u32) -> Self {
+        if std::env::var_os("GFS2R_LOG").is_some() {
+            // One test may have done it before.
+            let _first =
+                tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).try_init();
+        }
         let runtime = Runtime::new().expect("runtime");
         Self { runtime, net: NETS.fetch_add(1, Ordering::Relaxed), count, disk: Arc::default() }
     }

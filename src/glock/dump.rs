@@ -34,7 +34,7 @@ impl<T: Protected> Glock<T> {
         flag(p.phase != Phase::Idle, 'l');
         flag(p.demote.is_some(), 'D');
         flag(p.demote.is_some() && p.phase != Phase::Idle, 'p');
-        flag(matches!(p.phase, Phase::Syncing(_)), 'f');
+        flag(matches!(p.phase, Phase::Draining { .. } | Phase::Syncing(_)), 'f');
         flag(matches!(p.phase, Phase::Invalidating(_)), 'i');
         flag(matches!(p.phase, Phase::Asking { .. }), 'r');
         flag(p.state == LockState::Unlocked, 'I');

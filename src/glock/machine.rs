@@ -243,7 +243,8 @@ impl Machine {
 
     /// Grants from the front of the queue, as many as fit. A demote that is due lets only the one in that is owed a use.
     fn promote(&mut self, due: bool, out: &mut Vec<Effect>) {
-        while !due || self.owed {
+        // Where holders stay for long, whoever may share with them does not wait for a demotion that waits for them.
+        while !due || self.owed || self.exact && self.held.1 > 0 {
             let Some(waiter) = self.queue.pop_fitting(self.state, self.held.0, self.exact) else { break };
             self.owed = false;
             self.held = (waiter.wants, self.held.1 + 1);

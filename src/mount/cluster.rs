@@ -1,13 +1,16 @@
 //! Joining a cluster, from the cluster file to a place in the lockspace, and leaving it again.
 
 use super::client;
+use super::dlm::Dlm;
 use super::options::ClusterOptions;
+use super::plocks::ClusterPlocks;
 use crate::cluster::{Cluster, JoinOptions, Mounter, Recovery};
 use crate::error::{Error, Result};
 use crate::ids::Jid;
 use crate::volume::{self, Opened};
 use lockclient::cluster_file::{ClusterFile, DEFAULT_PATH};
 use lockclient::node::Node;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
@@ -71,7 +74,10 @@ impl Plan {
             Cluster::join(&node, &self.lockspace, &JoinOptions { spectator, ..JoinOptions::default() })
         });
         match joined {
-            Ok(cluster) => Ok(Joined { cluster, node: Some(node), runtime: Some(runtime) }),
+            Ok(cluster) => {
+                let names = self.file.nodes.iter().map(|node| (node.id.0, node.name.clone())).collect();
+                Ok(Joined { cluster, names, node: Some(node), runtime: Some(runtime) })
+            }
             Err(e) => {
                 end(node, &runtime);
                 Err(e.to_string())
@@ -83,11 +89,26 @@ impl Plan {
 /// This node's part in the cluster.
 pub(super) struct Joined {
     pub(super) cluster: Arc<Cluster>,
+    /// All nodes' names.
+    names: BTreeMap<u32, String>,
     node: Option<Arc<Node>>,
     runtime: Option<Runtime>,
 }
 
 impl Joined {
+    /// What `gfs2r dlm` may look at.
+    pub(super) fn dlm(&self) -> Option<Dlm> {
+        let node = self.node.as_ref()?;
+        Some(Dlm::new(node.inspector(), self.cluster.space()?.clone(), self.names.clone()))
+    }
+
+    /// Makes fcntl(2) locks hold on all nodes.
+    pub(super) fn keep_plocks(&self, opened: &Opened) {
+        if let Some(space) = self.cluster.space() {
+            opened.fs.set_plocks(Arc::new(ClusterPlocks(space.clone())));
+        }
+    }
+
     /// As what the volume is to be opened.
     pub(super) fn mounter(&self) -> volume::Mounter {
         match self.cluster.mounter() {

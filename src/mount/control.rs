@@ -1,7 +1,7 @@
 //! The control socket: one request line, one answer line, `ok [JSON]` or `error WHY`. Only root can connect.
 
 use super::live::Live;
-use super::{live, remount};
+use super::{dlm, live, remount};
 use crate::quota::Who;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
@@ -75,6 +75,7 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
         "ping" => Ok(Value::Null),
         "status" => Ok(live.status()),
         "glocks" => Ok(json!(live.glocks())),
+        "dlm" => dlm::answer(live.dlm.as_ref(), rest),
         "sync" => done(fs.sync()),
         "freeze" | "thaw" | "remount" => {
             let _one_at_a_time = live.changing.lock();
@@ -97,13 +98,16 @@ fn change(live: &Live, request: &str, rest: &str) -> Result<Value, String> {
         // On all nodes.
         "freeze" => done(live.cluster().map_or_else(|| fs.freeze(), |part| part.freeze())),
         "thaw" if !fs.is_frozen() => Err("not frozen".into()),
-        "thaw" => done(live.cluster().map_or_else(
-            || {
+        "thaw" => match live.cluster() {
+            None => {
                 fs.thaw();
-                Ok(())
+                Ok(Value::Null)
+            }
+            Some(part) => match part.thaw() {
+                Err(crate::error::Error::Invalid) => Err("another node froze it (thaw it there)".into()),
+                result => done(result),
             },
-            |part| part.thaw(),
-        )),
+        },
         _ => remounted(live, rest).map(|()| Value::Null),
     }
 }

@@ -94,6 +94,9 @@ fn bring_up(plan: Plan) -> Result<(fuse::Session, Arc<Live>), String> {
         Some(cluster) => {
             let waiting = |what: &str| eprintln!("mount.gfs2r: {}: {what}", source.display());
             let (opened, joined) = open_shared(&cluster, Arc::new(device), &options, &waiting)?;
+            if !options.cluster.local_flocks {
+                joined.keep_plocks(&opened);
+            }
             (opened, Some(joined))
         }
     };
@@ -120,6 +123,7 @@ fn bring_up(plan: Plan) -> Result<(fuse::Session, Arc<Live>), String> {
         options: Mutex::new(options),
         atime,
         changing: Mutex::default(),
+        dlm: joined.as_ref().and_then(Joined::dlm),
         joined: Mutex::new(joined),
     };
     match fuse::mount(&spec, service, claim) {

@@ -206,7 +206,9 @@ impl Round<'_> {
         self.lab.bury(node, at);
         let pause = 200 + self.below(3000);
         std::thread::sleep(Duration::from_millis(pause));
+        let since = Instant::now();
         self.lab.mount(&[node])?;
+        println!("  dead for {pause} ms, back in {:?}", since.elapsed());
         self.start_workers(node)
     }
 
@@ -237,10 +239,14 @@ impl Round<'_> {
             Fault::Leave => {
                 self.lab.nodes[node].workers.iter_mut().for_each(Started::kill);
                 self.lab.nodes[node].workers.clear();
+                let since = Instant::now();
                 self.lab.umount(&[node])?;
+                let left = since.elapsed();
                 let pause = self.below(1500);
                 std::thread::sleep(Duration::from_millis(pause));
+                let since = Instant::now();
                 self.lab.mount(&[node])?;
+                println!("  left in {left:?}, back in {:?}", since.elapsed());
                 self.start_workers(node)
             }
         }

@@ -14,6 +14,7 @@ use super::space::Shared;
 use crate::engine::Event;
 use crate::frame::Frame;
 use crate::ids::NodeId;
+use crate::inspect::{PeerView, peer_view};
 use crate::midcomms::{Delivery, Midcomms, State};
 use crate::transport::{Connection, Line, Sink};
 use std::collections::BTreeMap;
@@ -104,6 +105,15 @@ impl Link {
                 }
             }
         }
+    }
+
+    fn view(&self, node: NodeId) -> PeerView {
+        let connection = match self.way {
+            Way::None => "none",
+            Way::Wanted => "wanted",
+            Way::Up(_) => "up",
+        };
+        peer_view(node, connection, &self.midcomms)
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -328,6 +338,10 @@ impl Links {
         self.places.values().for_each(|place| place.line.break_connection(None));
     }
 
+    pub(super) fn views(&self) -> Vec<PeerView> {
+        self.places.iter().map(|(node, place)| place.link().view(*node)).collect()
+    }
+
     pub(super) fn status(&self) -> Vec<PeerStatus> {
         let status = |(node, place): (&NodeId, &Place)| {
             let link = place.link();
@@ -375,7 +389,7 @@ impl Links {
                     self.send(delivery.lockspace, from, Frame::Rcom(Box::new(answer)), said);
                 }
             }
-            (None, Frame::Msg(_)) => {}
+            (None, Frame::Msg(_) | Frame::Plock(_)) => {}
         }
     }
 }

@@ -6,12 +6,15 @@
 
 use super::Outbound;
 use super::links::{Links, Said};
+use super::plocks::{Done, Plocks};
 use super::teller::Teller;
 use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::{LockFlags, StatusFlags};
-use crate::frame::Slot;
+use crate::frame::{Frame, Slot};
 use crate::ids::{LockId, Name, NodeId, lockspace_id};
+use crate::inspect::{ResourceView, SpaceView, plock_counts, space_view};
 use crate::mode::Mode;
+use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -95,6 +98,8 @@ pub(crate) enum Callback {
         generation: u32,
     },
     Expelled,
+    /// A byte-range request has ended.
+    Plock(Done, PlockAnswer),
     /// Answered when everything before it has been told.
     Barrier(oneshot::Sender<()>),
 }
@@ -106,7 +111,8 @@ pub(crate) struct Shared {
     node: NodeId,
     engine: Mutex<Engine>,
     begun: Instant,
-    links: Arc<Links>,
+    pub(super) links: Arc<Links>,
+    pub(super) plocks: Mutex<Plocks>,
     outbound: UnboundedSender<Outbound>,
     teller: Arc<Teller>,
     ended: AtomicBool,
@@ -127,6 +133,7 @@ impl Shared {
             name: name.to_owned(),
             id: lockspace_id(name),
             node: config.node,
+            plocks: Mutex::new(Plocks::new(config.node, config.first_sequence)),
             engine: Mutex::new(Engine::new(config)),
             begun,
             links,
@@ -156,9 +163,15 @@ impl Shared {
         self.teller.rouse();
     }
 
+    pub(crate) fn view(&self) -> SpaceView {
+        let plocks = self.look_at_plocks(plock_counts);
+        space_view(&self.name, self.id, &self.engine(), plocks)
+    }
+
     /// Nothing is accepted and nothing is told any more.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.plock_end();
         self.teller.end();
     }
 
@@ -172,8 +185,17 @@ impl Shared {
 
     /// As [`Shared::feed`]; the caller flushes what is said, and has the client told.
     pub(super) fn take_in(&self, event: Event, said: &mut Said) {
+        let event = match event {
+            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame, said),
+            other => other,
+        };
         let now = self.now();
         let mut engine = self.engine();
+        match &event {
+            Event::Stop => self.plock_stop(said),
+            Event::Start(start) => self.plock_prepare(start),
+            _ => {}
+        }
         engine.handle(event, now);
         while let Some(effect) = engine.next_effect() {
             self.pass_on(effect, said);
@@ -205,6 +227,7 @@ impl Shared {
             Effect::SlotFailed(slot) => self.teller.push(Callback::SlotFailed(slot)),
             Effect::Recovered { slots, our_slot, generation } => {
                 self.teller.push(Callback::Recovered { slots, our_slot, generation });
+                self.plock_start(said);
                 outbound(Outbound::Recovered(self.id));
             }
             Effect::RecoveryFailed(_) => outbound(Outbound::RecoveryFailed(self.id)),
@@ -275,12 +298,17 @@ pub struct LockRequest<'a> {
 /// A handle on a lockspace.
 #[derive(Clone)]
 pub struct LockSpace {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl LockSpace {
     pub(crate) fn new(shared: Arc<Shared>) -> LockSpace {
         LockSpace { shared }
+    }
+
+    /// This node's number.
+    pub fn node(&self) -> NodeId {
+        self.shared.node
     }
 
     /// Its name.
@@ -333,6 +361,16 @@ impl LockSpace {
     /// The state of the lockspace as text, for administrators.
     pub fn dump(&self) -> String {
         self.shared.engine().dump()
+    }
+
+    /// The state of the lockspace.
+    pub fn inspect(&self) -> SpaceView {
+        self.shared.view()
+    }
+
+    /// Every resource with its locks. Locking pauses meanwhile: some milliseconds for ten thousand locks.
+    pub fn lock_dump(&self) -> Vec<ResourceView> {
+        self.shared.engine().lock_dump()
     }
 
     /// Has the lockspace been left, or is the node gone?

@@ -45,9 +45,12 @@ impl Teller {
     /// Takes in what is to be told; [`Teller::rouse`] or [`Teller::tell_promptly`] must follow.
     pub(super) fn push(&self, callback: Callback) {
         let mut state = self.state();
-        if !state.ended {
-            state.queue.push_back(callback);
+        if state.ended {
+            // What is dropped may tell someone: not while we are locked.
+            drop(state);
+            return drop(callback);
         }
+        state.queue.push_back(callback);
     }
 
     /// The thread shall tell what is there.
@@ -136,6 +139,7 @@ fn tell(client: &dyn LockClient, callback: Callback) {
         Callback::SlotFailed(slot) => client.slot_failed(slot),
         Callback::Recovered { slots, our_slot, generation } => client.recovered(&slots, our_slot, generation),
         Callback::Expelled => client.expelled(),
+        Callback::Plock(done, answer) => done.tell(answer),
         Callback::Barrier(told) => {
             // Whoever waited may have ended.
             let _gone = told.send(());

@@ -161,7 +161,9 @@ impl World {
                 Effect::Ask(ask) => node.jobs.push_back(Job::Ask(ask)),
                 Effect::Recover(jid) => node.jobs.push_back(Job::Recover(jid)),
                 Effect::RecoverOthers => {
-                    (0..16).filter(|j| *j + 1 != u32::from(node.slot)).for_each(|j| node.jobs.push_back(Job::Recover(j)));
+                    (0..16)
+                        .filter(|j| *j + 1 != u32::from(node.slot))
+                        .for_each(|j| node.jobs.push_back(Job::Recover(j)));
                 }
                 Effect::WakeAfter(_) => node.wakes += 1,
                 Effect::Hold => node.held = true,

@@ -15,8 +15,8 @@ fn s69_nobody_sees_what_lies_under_a_dead_nodes_lock_before_the_replay() {
     let mut members = lab.members();
     let tables: Vec<_> = members.iter().map(|m| m.table(10)).collect();
     let [dead, a, b] = &tables[..] else { panic!("three") };
-    drop(dead.get(name(1)).exclusive().expect("granted"));
-    drop(dead.get(name(2)).exclusive().expect("granted"));
+    // In use until the end, so that they are not given up before.
+    let held = [1, 2].map(|number| dead.get(name(number)).exclusive().expect("granted"));
     lab.disk.stuck.store(true, Ordering::SeqCst);
     let victim = members.remove(0);
     let jid = victim.jid();
@@ -31,6 +31,7 @@ fn s69_nobody_sees_what_lies_under_a_dead_nodes_lock_before_the_replay() {
             drop(a.get(name(2)).shared().expect("granted"));
         });
         victim.crash();
+        drop(held);
         exempt.join().expect("granted although the journal is not replayed");
         until("a grant is held back", || held_back(&members) > 0);
         std::thread::sleep(Duration::from_millis(100));
@@ -59,14 +60,15 @@ fn s67_two_die_one_after_the_other_and_a_replay_fails() {
         victim.crash();
         std::thread::sleep(Duration::from_millis(300));
     }
+    let tables: Vec<_> = members.iter().map(|m| m.table(10)).collect();
     std::thread::scope(|scope| {
         let (members, jids) = (&members, &jids);
-        let wanted: Vec<_> = members
+        let wanted: Vec<_> = tables
             .iter()
-            .map(|m| {
+            .map(|table| {
                 scope.spawn(move || {
-                    let table = m.table(10);
-                    jids.iter().for_each(|jid| drop(table.get(name(u64::from(*jid) + 1)).exclusive().expect("granted")));
+                    jids.iter()
+                        .for_each(|jid| drop(table.get(name(u64::from(*jid) + 1)).exclusive().expect("granted")));
                 })
             })
             .collect();

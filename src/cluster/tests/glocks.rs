@@ -201,13 +201,15 @@ fn uncontended_cost() {
     const N: u64 = 200_000;
     let lab = Lab::new(1);
     let member = lab.mount(&lab.node(1));
-    let managers: [(&str, Arc<dyn LockManager>); 2] = [("nolock", Arc::new(Nolock)), ("cluster", member.cluster.manager())];
+    let managers: [(&str, Arc<dyn LockManager>); 2] =
+        [("nolock", Arc::new(Nolock)), ("cluster", member.cluster.manager())];
     for (which, manager) in managers {
         let asker = Arc::new(Asker::default());
         let client: Arc<dyn LockClient> = Arc::clone(&asker) as _;
         let lvb = Some(Lvb::default());
         let turn = |number: u64| {
-            for (from, to) in [(LockState::Unlocked, LockState::Exclusive), (LockState::Exclusive, LockState::Unlocked)] {
+            for (from, to) in [(LockState::Unlocked, LockState::Exclusive), (LockState::Exclusive, LockState::Unlocked)]
+            {
                 let request = Request { from, to, no_queue: false, lvb };
                 assert!(matches!(manager.request(name(number), request, &client), Answer::Done(Reply::Granted, _)));
             }

@@ -62,9 +62,7 @@ fn any_node_freezes_all() {
     let mut members = members;
     members[0].cluster.freeze().expect("frozen");
     members.remove(0).crash();
-    until("the others have thawed", || {
-        members.iter().all(|m| !m.volume.frozen.load(Ordering::SeqCst))
-    });
+    until("the others have thawed", || members.iter().all(|m| !m.volume.frozen.load(Ordering::SeqCst)));
     // And one leaves while it is frozen by another.
     members[0].cluster.freeze().expect("frozen");
     members.remove(1).unmount();

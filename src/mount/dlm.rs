@@ -1,0 +1,71 @@
+//! What `gfs2r dlm` asks of a mount: the lock manager's node in this daemon, and its lockspace.
+
+use lockclient::inspect::{ClusterNode, PlockFileView};
+use lockclient::node::Inspector;
+use lockclient::node::space::LockSpace;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The lock manager as far as it can be looked at.
+pub(super) struct Dlm {
+    node: Inspector,
+    space: LockSpace,
+    /// The nodes' names by their numbers.
+    names: BTreeMap<u32, String>,
+}
+
+impl Dlm {
+    /// For a mount with `lock_dlm`: its node and the lockspace it has joined.
+    pub(super) fn new(node: Inspector, space: LockSpace, names: BTreeMap<u32, String>) -> Self {
+        Self { node, space, names }
+    }
+
+    /// What `gfs2r status` shows of the cluster: nodes, quorum, who has which journal. Null when the lock manager has ended.
+    pub(super) fn summary(&self) -> Value {
+        let Some(view) = self.node.inspect() else { return Value::Null };
+        let name = |node: u32| self.names.get(&node).cloned().unwrap_or_else(|| node.to_string());
+        let space = self.space.inspect();
+        let state = |node: &ClusterNode| match node {
+            _ if space.members.iter().any(|m| m.node == node.node) => "mounted",
+            _ if node.being_fenced => "being_fenced",
+            _ if node.in_doubt => "in_doubt",
+            _ if node.alive => "alive",
+            _ if node.fenced => "fenced",
+            _ => "absent",
+        };
+        let nodes: Vec<Value> = view
+            .membership
+            .nodes
+            .iter()
+            .map(|n| json!({ "id": n.node, "name": name(n.node), "state": state(n) }))
+            .collect();
+        let journals: Vec<Value> = space
+            .members
+            .iter()
+            .filter(|m| m.slot > 0)
+            .map(|m| json!({ "journal": m.slot - 1, "node": name(m.node) }))
+            .collect();
+        json!({
+            "node": name(view.node), "quorate": view.quorate, "generation": space.generation,
+            "locks": if space.running { "running" } else { "recovering" }, "recovery_step": space.recovery_step,
+            "nodes": nodes, "journals": journals,
+        })
+    }
+}
+
+/// `dlm node`, `dlm locks LOCKSPACE`, `dlm plocks LOCKSPACE`; nothing where there is no lock manager, or for a lockspace that
+/// is not this mount's.
+pub(super) fn answer(dlm: Option<&Dlm>, rest: &str) -> Result<Value, String> {
+    let (what, name) = rest.split_once(' ').unwrap_or((rest, ""));
+    let Some(dlm) = dlm else { return Ok(Value::Null) };
+    let value = match what {
+        "node" => serde_json::to_value(dlm.node.inspect().ok_or("the lock manager has ended")?),
+        "locks" | "plocks" if name != dlm.space.name() => return Ok(Value::Null),
+        "locks" => serde_json::to_value(dlm.space.lock_dump()),
+        "plocks" => {
+            serde_json::to_value(dlm.space.plocks().iter().map(PlockFileView::from).collect::<Vec<PlockFileView>>())
+        }
+        other => return Err(format!("unknown request 'dlm {other}'")),
+    };
+    value.map_err(|e| e.to_string())
+}
