@@ -6,13 +6,14 @@ CARGO ?= cargo
 BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
+.PHONY: help demo demo-single test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= block journal dir ops image
+FUZZ_TARGETS ?= block journal dir ops image dlm_wire dlm_engine
 
 
 help:
-	@echo "make demo      format, mount, work, kill, recover, check: the whole story in two minutes"
+	@echo "make demo      three nodes, one disk, one of them killed: the whole story in two minutes"
+	@echo "make demo-single  one node and real programs: format, mount, work, kill, recover, check"
 	@echo "make test      every test"
 	@echo "make check     format and lints"
 	@echo "make bench     the table of docs/BENCHMARKS.md, and the micro-benchmarks; BENCH=\"--only tree --rounds 5\" chooses"
@@ -38,6 +39,9 @@ release: setup
 
 demo: release
 	@BUILT="$(BUILT)" scripts/demo
+
+demo-single: release
+	@BUILT="$(BUILT)" scripts/demo-single
 
 test: setup
 	$(CARGO) build --release --workspace

@@ -2,6 +2,7 @@
 
 mod demo;
 mod df;
+mod dlm;
 mod glocks;
 mod image;
 mod quota;
@@ -44,6 +45,7 @@ enum Command {
     Df(df::Arguments),
     Quota(quota::Arguments),
     Glocks(glocks::Arguments),
+    Dlm(dlm::Arguments),
     Freeze(Freeze),
     Thaw(Thaw),
     Dump(image::Arguments),
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Df(a) => ("df", df::run(a)),
         Command::Quota(a) => ("quota", quota::run(a)),
         Command::Glocks(a) => ("glocks", glocks::run(a)),
+        Command::Dlm(a) => ("dlm", dlm::run(a)),
         Command::Freeze(a) => ("freeze", freeze(a)),
         Command::Thaw(a) => ("thaw", about(&a.mount, Mounted::find(&a.mount).and_then(|m| m.ask("thaw"))).map(done)),
         Command::Dump(a) => ("dump", image::run(a)),

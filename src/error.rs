@@ -117,6 +117,8 @@ pub enum Error {
     Interrupted,
     /// A lock is held by another (EAGAIN).
     WouldBlock,
+    /// No more locks can be had (ENOLCK).
+    NoLocks,
     /// This thread must not wait and the answer is not at hand. Never leaves the daemon: the request is run again on a
     /// thread that may wait (`sync::Patience`).
     MustWait,
@@ -173,6 +175,7 @@ impl fmt::Display for Error {
             Self::BadHandle => f.write_str("unknown handle"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::WouldBlock => f.write_str("held by another"),
+            Self::NoLocks => f.write_str("no locks available"),
             Self::MustWait => f.write_str("must wait"),
         }
     }

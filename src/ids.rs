@@ -183,6 +183,10 @@ impl LockName {
     pub fn iopen(addr: BlockAddr) -> Self {
         Self { kind: LockKind::Iopen, number: addr.get() }
     }
+    /// The lock of the superblock, held while it is read at mount.
+    pub fn superblock() -> Self {
+        Self { kind: LockKind::Meta, number: 0 }
+    }
     /// The rename lock (a NONDISK lock, number 3).
     pub fn rename() -> Self {
         Self { kind: LockKind::Nondisk, number: 3 }

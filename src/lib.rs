@@ -37,6 +37,9 @@ pub mod fs;
 pub mod volume;
 
 #[cfg(feature = "mount")]
+pub mod cluster;
+
+#[cfg(feature = "mount")]
 pub mod fuse;
 
 #[cfg(feature = "mount")]

@@ -8,18 +8,25 @@
 //! |---|---|
 //! | `cli` | the two helpers' command lines |
 //! | `options` | `-o` |
-//! | `daemon`, `log`, `rundir` | a mount's life, where it logs, where it leaves its pid |
-//! | `control`, `live`, `remount` | what it can be asked while it runs |
+//! | `plan` | what must be right before anything is changed |
+//! | `cluster`, `plocks` | joining a cluster and leaving it; fcntl locks of the whole cluster |
+//! | `daemon`, `keeper`, `log`, `rundir` | a mount's life, its background work, where it logs, where it leaves its pid |
+//! | `control`, `live`, `remount`, `dlm` | what it can be asked while it runs |
 //! | `client` | asking it |
 //! | `umount`, `table` | unmounting; the kernel's table of mounts |
 
 mod cli;
 mod client;
+mod cluster;
 mod control;
 mod daemon;
+mod dlm;
+mod keeper;
 mod live;
 mod log;
 mod options;
+mod plan;
+mod plocks;
 mod remount;
 mod rundir;
 mod table;

@@ -11,8 +11,8 @@ use crate::cache::Buffer;
 use crate::error::{CorruptKind, Error, Result};
 use crate::file;
 use crate::format::dinode::DINODE_SIZE;
-use crate::format::system::QC_USER;
 use crate::format::lvb::QuotaLvb;
+use crate::format::system::QC_USER;
 use crate::format::{MAGIC, OnDisk, QuotaChange, QuotaEntry};
 use crate::glock::{GlockTable, LockManager, Lvb, Protected};
 use crate::ids::{BlockAddr, FileBlock, LockKind, LockName};
@@ -120,7 +120,6 @@ fn to_lvb(entry: &QuotaEntry) -> Lvb {
 
 /// Entries whose locks are kept when nobody uses them.
 const KEPT: usize = 4096;
-
 
 #[derive(Default)]
 struct State {

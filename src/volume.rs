@@ -27,7 +27,7 @@ use crate::rgrp::Rgrps;
 use crate::statfs::{Accounts, Statfs};
 use crate::sync::Mutex;
 use bootstrap::{Bootstrap, SystemFile};
-use held::Locks;
+use held::{Held, Locks};
 use recovery::recover;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -216,7 +216,9 @@ pub fn open_shared(
     manager: Arc<dyn LockManager>,
     mounter: Mounter,
 ) -> Result<Opened, OpenError> {
+    let reading = Held::take(&manager, LockName::superblock(), LockState::Shared)?;
     let id = Identity::read(&*dev)?;
+    drop(reading);
     if id.bs.bytes() > 4096 && id.bs.bytes() > rustix::param::page_size() {
         return Err(OpenError::BlockSize(id.superblock.bsize.get()));
     }

@@ -149,3 +149,22 @@ fn glocks() {
     assert!(locks.iter().all(|l| l["holders"].is_array() && l["state"].is_string()));
     s.sh("umount mnt", &[]).good();
 }
+
+#[test]
+fn dlm_of_a_mount_without_one() {
+    let Some(s) = Sandbox::new() else { return };
+    s.image("disk.img", 96 << 20, "-p lock_nolock");
+    s.sh("gfs2r dlm ls", &[]).good();
+    s.sh("mount -t gfs2r disk.img mnt", &[]).good();
+    for question in ["ls", "status"] {
+        let line = s.sh(&format!("gfs2r dlm {question} 2>&1"), &[]).good();
+        assert!(line.lines().count() == 1 && line.contains("mnt: uses no lock manager"), "{line}");
+        let nodes = json(&s, &format!("gfs2r dlm {question} --json"), "nodes");
+        assert!(nodes.is_empty());
+    }
+    for question in ["lockdump", "plocks"] {
+        let line = s.sh(&format!("! gfs2r dlm {question} fs0 2>&1"), &[]).good();
+        assert!(line.contains("no mount of this host is in lockspace 'fs0'"), "{line}");
+    }
+    s.sh("umount mnt", &[]).good();
+}

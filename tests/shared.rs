@@ -4,6 +4,8 @@
 
 #[path = "shared/busy.rs"]
 mod busy;
+#[path = "shared/detail.rs"]
+mod detail;
 #[path = "support/hall.rs"]
 mod hall;
 #[path = "model/harness.rs"]
@@ -128,7 +130,11 @@ fn in_turn(nodes: u32, block_size: u32, operations: u64, seed: u64) {
     world.apply(&ops::Op::CloseOpen);
     world.settle();
     let left: u64 = world.all().map(|(_, o)| o.fs.reclaim_orphans(&Default::default()).expect("orphans")).sum();
-    println!("  {} nodes in the tree, {} times out of space, {left} orphans left over", world.model.nodes.len(), world.no_space);
+    println!(
+        "  {} nodes in the tree, {} times out of space, {left} orphans left over",
+        world.model.nodes.len(),
+        world.no_space
+    );
     println!("  {:?} requests, {:?} notices", cluster.hall.requests, cluster.hall.notices);
     world.finish();
     cluster.nobody_holds();

@@ -5,6 +5,8 @@
 mod base;
 #[path = "../../tests/fuzz/bodies.rs"]
 pub mod bodies;
+#[path = "../../lockclient/tests/fuzz/bodies.rs"]
+pub mod dlm;
 #[path = "../../tests/fuzz/exercise.rs"]
 mod exercise;
 #[path = "../../tests/model/harness.rs"]

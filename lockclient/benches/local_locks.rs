@@ -19,7 +19,7 @@ use std::time::Instant;
 fn engine() -> Engine {
     let mut engine = Engine::new(Config::new(NodeId(1)));
     let member = StartMember { node: NodeId(1), weight: 1, incarnation: 1, new: true };
-    engine.handle(Event::Start(Start { members: vec![member], cluster: vec![(NodeId(1), 1)] }), 0);
+    engine.handle(Event::Start(Start { members: vec![member], cluster: vec![(NodeId(1), 1)], round: 0 }), 0);
     while engine.next_effect().is_some() {}
     assert!(engine.is_running());
     engine
@@ -92,6 +92,7 @@ fn through_a_node() {
             peers: BTreeMap::new(),
             membership: Box::new(membership),
             fence: BTreeMap::new(),
+            tls: None,
         };
         let node = Node::start(config).await.expect("node");
         let space = node.join("bench", Arc::new(Nobody), |_| {}).await.expect("join");

@@ -15,7 +15,7 @@
 use crate::flags::LockFlags;
 use crate::ids::LockId;
 use crate::mode::Mode;
-use crate::node::space::{Completion, LockClient, LockRequest, LockSpace, Progress};
+use crate::node::space::{Completion, LockClient, LockRequest, LockSpace, Progress, Prompt};
 use crate::node::{JoinError, Node};
 use crate::status::{Refusal, Status};
 use std::collections::HashMap;
@@ -83,6 +83,11 @@ impl Desk {
 }
 
 impl LockClient for Desk {
+    /// Waking whoever waits does not wait; of what is done on a notice nothing is known.
+    fn prompt(&self) -> Prompt {
+        Prompt::Completions
+    }
+
     fn completed(&self, token: u64, completion: Completion) {
         let waiter = self.waiting().by_token.remove(&token);
         let (granted, lock) = (completion.status == Status::Granted, completion.lock);

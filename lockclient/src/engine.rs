@@ -26,6 +26,7 @@ mod convert;
 mod directory;
 mod dump;
 mod event;
+mod inspect;
 pub(crate) mod grant;
 pub(crate) mod lock;
 mod reply;
@@ -121,6 +122,8 @@ impl Engine {
             Event::Client(call) => self.client_queue.push_back(call),
             Event::Frame { from, frame: Frame::Msg(msg) } => self.message(from, *msg),
             Event::Frame { from, frame: Frame::Rcom(rcom) } => self.rcom(from, *rcom),
+            // The driver hands these to `plock::order`.
+            Event::Frame { frame: Frame::Plock(_), .. } => self.ignore("byte-range lock"),
             Event::Stop => self.stop(),
             Event::Start(start) => self.start(start),
             Event::Tick => self.tick(),

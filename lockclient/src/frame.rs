@@ -257,4 +257,6 @@ pub enum Frame {
     Msg(Box<Msg>),
     /// About recovery.
     Rcom(Box<Rcom>),
+    /// About byte-range locks; between nodes of the built-in membership only, a kernel knows no such frames.
+    Plock(Box<crate::plock::order::OrderFrame>),
 }

@@ -21,14 +21,16 @@
 //!
 //! To read it, in this order: [`mode`], [`flags`], [`lvb`], [`status`] (the tables); [`engine`] and [`recovery`] (one
 //! lockspace, pure); [`frame`], [`wire`], [`midcomms`] (the protocol, pure); [`membership`], [`fence`], [`plock`];
-//! [`transport`], [`node`], [`client`] (sockets, threads, tasks); and [`sim`], where all of it is put to the test.
+//! [`transport`], [`node`], [`client`] (sockets, threads, tasks); [`inspect`] (what people see); and [`sim`], where all of it is put to the test.
 
 pub mod client;
+pub mod cluster_file;
 pub mod engine;
 pub mod fence;
 pub mod flags;
 pub mod frame;
 pub mod ids;
+pub mod inspect;
 pub mod lvb;
 pub mod membership;
 pub mod midcomms;
@@ -37,6 +39,7 @@ pub mod node;
 pub mod plock;
 pub mod recovery;
 pub mod status;
+pub mod tls;
 pub mod transport;
 pub mod wire;
 

@@ -4,11 +4,15 @@
 //!
 //! [`Membership`] is a pure machine like the rest: events in, actions out; [`crate::node`] does its I/O. [`fixed`] is
 //! the built-in one: a list of nodes, heartbeats, majority. A production cluster takes its membership from corosync
-//! through the same trait. The simulator's own membership lives with the simulator ([`crate::sim`]).
+//! through the same trait. `sim` is the one of the simulated cluster ([`crate::sim`]): an ordered list of changes, which
+//! every node sees at its own pace; it drives engines directly, not through the trait.
 
 pub mod fixed;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod sim;
 
 use crate::ids::NodeId;
+use crate::inspect::MembershipView;
 use crate::recovery::Start;
 
 /// What happens to a membership.
@@ -70,6 +74,10 @@ pub trait Membership: Send {
     fn next_action(&mut self) -> Option<MembershipAction>;
     /// When [`MembershipEvent::Tick`] is wanted next.
     fn wake_at(&self) -> Option<u64>;
+    /// What an administrator sees of it.
+    fn view(&self) -> MembershipView {
+        MembershipView::default()
+    }
     /// Are there enough nodes to go on?
     fn is_quorate(&self) -> bool;
 }

@@ -69,14 +69,26 @@ pub struct Midcomms {
     unacknowledged: VecDeque<(u32, Vec<u8>)>,
     /// Frames that wait for the peer's version.
     waiting: VecDeque<(u32, Frame)>,
-    /// Bytes for the connection.
-    transmit: VecDeque<Vec<u8>>,
+    /// For the connection.
+    transmit: VecDeque<Transmit>,
     delivered: VecDeque<Delivery>,
-    acknowledge: bool,
+    /// Envelopes taken in since the last acknowledgement.
+    owed: u32,
     /// Number of our FIN.
     fin: Option<u32>,
     /// Frames that were dropped.
     dropped: u64,
+}
+
+/// Something for the connection.
+#[derive(Clone, Debug)]
+enum Transmit {
+    /// The envelope of this number, if it is not acknowledged by then.
+    Envelope(u32),
+    /// A frame of a lockspace without an envelope.
+    Bare(Vec<u8>),
+    /// "I expect this number next."
+    Ack(u32),
 }
 
 /// Bare frames kept for a connection that is not there; more are dropped, since they are repeated.
@@ -102,7 +114,7 @@ impl Midcomms {
             waiting: VecDeque::new(),
             transmit: VecDeque::new(),
             delivered: VecDeque::new(),
-            acknowledge: false,
+            owed: 0,
             fin: None,
             dropped: 0,
         }
@@ -118,6 +130,11 @@ impl Midcomms {
         self.dropped
     }
 
+    /// Envelopes that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
+    }
+
     /// Sends a frame of a lockspace to the peer.
     pub fn send(&mut self, lockspace: u32, frame: Frame) -> Result<(), WireError> {
         let bare = matches!(&frame, Frame::Rcom(rcom) if rcom.body.is_raw());
@@ -127,7 +144,7 @@ impl Midcomms {
                 self.dropped += 1;
                 return Ok(());
             }
-            self.transmit.push_back(bytes);
+            self.transmit.push_back(Transmit::Bare(bytes));
             return Ok(());
         }
         if self.version.is_none() {
@@ -142,14 +159,47 @@ impl Midcomms {
         let sequence = self.seq_send;
         let bytes = wire::encode_numbered(self.node, sequence, inner)?;
         self.seq_send = sequence.wrapping_add(1);
-        self.transmit.push_back(bytes.clone());
+        self.transmit.push_back(Transmit::Envelope(sequence));
         self.unacknowledged.push_back((sequence, bytes));
         Ok(())
     }
 
     /// The next bytes for the connection.
     pub fn next_transmit(&mut self) -> Option<Vec<u8>> {
-        self.transmit.pop_front()
+        let mut bytes = Vec::new();
+        self.transmit_into(&mut bytes).then_some(bytes)
+    }
+
+    /// Appends the next bytes for the connection; false if there are none.
+    pub fn transmit_into(&mut self, bytes: &mut Vec<u8>) -> bool {
+        while let Some(next) = self.transmit.pop_front() {
+            match next {
+                Transmit::Bare(frame) => bytes.extend_from_slice(&frame),
+                Transmit::Ack(next) => bytes.extend_from_slice(&wire::encode_ack(self.node, next)),
+                Transmit::Envelope(sequence) => {
+                    // Their numbers follow one another. What is acknowledged already has no need to be sent.
+                    let first = self.unacknowledged.front().map_or(sequence, |(first, _)| *first);
+                    let place = usize::try_from(sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                    let Some((_, envelope)) = self.unacknowledged.get(place) else { continue };
+                    bytes.extend_from_slice(envelope);
+                }
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Is there anything for the connection?
+    pub fn has_transmit(&self) -> bool {
+        !self.transmit.is_empty()
+    }
+
+    /// About how many bytes are kept until they are written, or until they are acknowledged.
+    pub fn kept_bytes(&self) -> usize {
+        let bare = |transmit: &Transmit| if let Transmit::Bare(bytes) = transmit { bytes.len() } else { 0 };
+        let waiting = self.waiting.len() * size_of::<(u32, Frame)>();
+        let bare: usize = self.transmit.iter().map(bare).sum();
+        self.unacknowledged.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + bare + waiting
     }
 
     /// Is there anything that needs a connection?
@@ -159,10 +209,9 @@ impl Midcomms {
 
     /// A new connection stands: whatever is not acknowledged is sent again, first.
     pub fn connected(&mut self) {
-        let bare =
-            |bytes: &Vec<u8>| wire::decode(bytes).is_ok_and(|packet| matches!(packet.body, PacketBody::Frame { .. }));
-        let kept: Vec<Vec<u8>> = self.transmit.drain(..).filter(bare).collect();
-        self.transmit.extend(self.unacknowledged.iter().map(|(_, bytes)| bytes.clone()));
+        let bare = |transmit: &Transmit| matches!(transmit, Transmit::Bare(_));
+        let kept: Vec<Transmit> = self.transmit.drain(..).filter(bare).collect();
+        self.transmit.extend(self.unacknowledged.iter().map(|(sequence, _)| Transmit::Envelope(*sequence)));
         self.transmit.extend(kept);
     }
 
@@ -228,12 +277,12 @@ impl Midcomms {
         if sequence != self.seq_next {
             if before(sequence, self.seq_next) {
                 // It has been delivered; the acknowledgement was lost.
-                self.transmit.push_back(wire::encode_ack(self.node, self.seq_next));
+                self.send_ack();
             }
             return self.drop_frame();
         }
         self.seq_next = self.seq_next.wrapping_add(1);
-        self.acknowledge = true;
+        self.owed = self.owed.saturating_add(1);
         let Ok(packet) = wire::decode(inner) else { return self.drop_frame() };
         match packet.body {
             PacketBody::Frame { lockspace, frame } if packet.node == self.peer => {
@@ -284,10 +333,25 @@ impl Midcomms {
         }
     }
 
-    /// The end of a batch of received bytes: acknowledges what was delivered.
+    /// How many envelopes have been taken in and not acknowledged.
+    pub fn owed(&self) -> u32 {
+        self.owed
+    }
+
+    /// Acknowledges what was taken in: when something goes to the peer anyway, when much has come, or after a while.
     pub fn flush_ack(&mut self) {
-        if std::mem::take(&mut self.acknowledge) {
-            self.transmit.push_back(wire::encode_ack(self.node, self.seq_next));
+        if std::mem::take(&mut self.owed) > 0 {
+            self.send_ack();
+        }
+    }
+
+    /// A newer acknowledgement speaks for one that nothing was written after; however much a peer sends that does not
+    /// read, no more than one waits for it.
+    fn send_ack(&mut self) {
+        if let Some(Transmit::Ack(next)) = self.transmit.back_mut() {
+            *next = self.seq_next;
+        } else {
+            self.transmit.push_back(Transmit::Ack(self.seq_next));
         }
     }
 
@@ -350,7 +414,8 @@ impl Midcomms {
         self.version = None;
         (self.seq_send, self.seq_next, self.fin) = (0, 0, None);
         self.unacknowledged.clear();
+        self.transmit.retain(|transmit| !matches!(transmit, Transmit::Envelope(_)));
         self.waiting.clear();
-        self.acknowledge = false;
+        self.owed = 0;
     }
 }

@@ -1,24 +1,28 @@
-//! A running node: drives the pure machines. One task owns the membership, the conversations with the peers and the
-//! sockets; each lockspace's engine stands behind a lock of its own ([`space`]), so that an operation on a resource
-//! mastered here is carried out in the caller's thread, without a detour.
+//! A running node: drives the pure machines. One task, the driver, owns the membership and times; each lockspace's
+//! engine stands behind a lock of its own ([`space`]), and so does each conversation with a peer ([`links`]). An operation
+//! on a resource mastered here is carried out in the caller's thread, without a detour; one on a resource mastered
+//! elsewhere is sent by the caller's thread, and its answer is taken in by the thread that reads it.
 //!
-//! Everything an engine wants done leaves it, in its order, while its lock is held: frames into one queue to this task,
-//! callbacks into one queue to the lockspace's callback thread. Clients are never called from inside a call of theirs.
+//! Everything an engine wants done leaves it, in its order, while its lock is held: frames into the conversations,
+//! callbacks into the lockspace's queue ([`teller`]). Clients are never called from inside a call of theirs.
 
-mod peer;
+mod links;
+pub mod plocks;
 pub mod space;
+mod teller;
 #[cfg(test)]
 mod tests;
 
 use crate::engine::{Config, Event};
 use crate::fence::{FenceDevice, fence};
-use crate::frame::Frame;
-use crate::ids::{NodeId, lockspace_id};
+use crate::ids::NodeId;
+use crate::inspect::NodeView;
 use crate::membership::{Membership, MembershipAction, MembershipEvent};
-use crate::midcomms::State;
 use crate::recovery::Start;
-use crate::transport::{Transport, TransportEvent};
-use peer::Peer;
+use crate::tls::{Tls, TlsFiles};
+use crate::transport::{Counters, Settings, Strangers, Transport, TransportEvent, lines};
+use links::Links;
+pub use links::PeerStatus;
 use space::{Callback, LockClient, LockSpace, Shared};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,6 +44,8 @@ pub struct NodeConfig {
     pub membership: Box<dyn Membership>,
     /// How to fence each node; one that is not listed cannot be fenced.
     pub fence: BTreeMap<NodeId, FenceDevice>,
+    /// With this, the nodes speak TLS with each other; no kernel can take part then.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Why a lockspace cannot be entered.
@@ -66,15 +72,22 @@ enum Command {
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<()>),
     BreakConnections,
+    Inspect(oneshot::Sender<NodeView>),
 }
 
-/// What engines want sent.
+/// What engines have for the driver.
 pub(crate) enum Outbound {
-    Send { lockspace: u32, to: NodeId, frame: Frame },
-    MemberAdded(NodeId),
-    MemberRemoved(NodeId),
     Recovered(u32),
     RecoveryFailed(u32),
+}
+
+/// What a node has counted, and where it stands with its peers.
+#[derive(Clone, Debug)]
+pub struct NodeCounters {
+    /// Who came and got nowhere.
+    pub strangers: Strangers,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
 }
 
 /// A running node. Dropping it ends it abruptly, as a crash would; [`Node::shutdown`] parts in order.
@@ -82,6 +95,8 @@ pub struct Node {
     id: NodeId,
     commands: UnboundedSender<Command>,
     outbound: UnboundedSender<Outbound>,
+    links: Arc<Links>,
+    counters: Arc<Counters>,
     task: JoinHandle<()>,
     begun: Instant,
 }
@@ -89,23 +104,31 @@ pub struct Node {
 impl Node {
     /// Opens the sockets and begins to live.
     pub async fn start(config: NodeConfig) -> std::io::Result<Node> {
-        let (transport, events) = Transport::open(config.address, config.peers.clone()).await?;
+        let load = |files: &TlsFiles| Tls::load(files, config.node).map(Arc::new).map_err(std::io::Error::other);
+        let tls = config.tls.as_ref().map(load).transpose()?;
+        let begun = Instant::now();
+        let (lines, inboxes) = lines(config.peers.keys().copied());
+        let links = Arc::new(Links::new(config.node, lines, begun, tls.is_some()));
+        let counters = Arc::new(Counters::default());
+        let (local, peers) = (config.address, config.peers);
+        let settings = Settings { local, peers, tls, counters: counters.clone() };
+        let (transport, events) = Transport::open(settings, inboxes, links.clone()).await?;
         let (commands, inbox) = unbounded_channel();
         let (outbound, outgoing) = unbounded_channel();
-        let begun = Instant::now();
         let driver = Driver {
+            node: config.node,
             begun,
             commands: commands.clone(),
             transport,
-            peers: config.peers.keys().map(|node| (*node, Peer::new(config.node, *node))).collect(),
             membership: config.membership,
             fence: config.fence,
-            spaces: Spaces::default(),
+            links: links.clone(),
+            spaces: Spaces { list: BTreeMap::new(), links: links.clone() },
             joining: BTreeMap::new(),
             leaving: BTreeMap::new(),
         };
         let task = tokio::spawn(driver.run(inbox, outgoing, events));
-        Ok(Node { id: config.node, commands, outbound, task, begun })
+        Ok(Node { id: config.node, commands, outbound, links, counters, task, begun })
     }
 
     /// Enters a lockspace; returns once recovery has made this node a full member. `configure` may change the
@@ -120,8 +143,8 @@ impl Node {
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
         (config.first_sequence, config.first_tag) = (seed, seed.rotate_left(17) >> 1);
         configure(&mut config);
-        let shared = Shared::new(name, lockspace_id(name), config, self.begun, self.outbound.clone(), client)
-            .map_err(JoinError::Thread)?;
+        let ways = (self.links.clone(), self.outbound.clone());
+        let shared = Shared::new(name, config, self.begun, ways, client).map_err(JoinError::Thread)?;
         let (done, answer) = oneshot::channel();
         self.commands.send(Command::Join { shared: shared.clone(), done }).map_err(|_| JoinError::Shutdown)?;
         match answer.await {
@@ -140,10 +163,27 @@ impl Node {
         }
     }
 
+    /// What has been counted so far, and where the conversations stand.
+    pub fn counters(&self) -> NodeCounters {
+        NodeCounters { strangers: self.counters.read(), peers: self.links.status() }
+    }
+
     /// Breaks all connections, as the network might do; for tests. They are made anew, and nothing is lost.
     pub fn break_connections(&self) {
         // An error means that the node has ended, and its connections with it.
         let _ended = self.commands.send(Command::BreakConnections);
+    }
+
+    /// The state of the node, its peers and its lockspaces; `None` if it has ended. [`Node::inspector`] for threads.
+    pub async fn inspect(&self) -> Option<NodeView> {
+        let (answer, view) = oneshot::channel();
+        self.commands.send(Command::Inspect(answer)).ok()?;
+        view.await.ok()
+    }
+
+    /// A way to look at the node from any thread that may block, as long as it lives.
+    pub fn inspector(&self) -> Inspector {
+        Inspector(self.commands.clone())
     }
 
     /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
@@ -159,6 +199,19 @@ impl Node {
     }
 }
 
+/// Looks at a node from outside of its tasks.
+#[derive(Clone)]
+pub struct Inspector(UnboundedSender<Command>);
+
+impl Inspector {
+    /// As [`Node::inspect`]; waits for the answer. Not to be called from a task.
+    pub fn inspect(&self) -> Option<NodeView> {
+        let (answer, view) = oneshot::channel();
+        self.0.send(Command::Inspect(answer)).ok()?;
+        view.blocking_recv().ok()
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.task.abort();
@@ -166,20 +219,38 @@ impl Drop for Node {
 }
 
 /// The lockspaces of a node. When the node ends, in whatever way, so do they.
-#[derive(Default)]
-struct Spaces(BTreeMap<u32, Arc<Shared>>);
+struct Spaces {
+    list: BTreeMap<u32, Arc<Shared>>,
+    links: Arc<Links>,
+}
+
+impl Spaces {
+    fn begin(&mut self, shared: Arc<Shared>) {
+        self.links.space_begins(shared.clone());
+        self.list.insert(shared.id(), shared);
+    }
+
+    fn end(&mut self, id: u32) -> Option<Arc<Shared>> {
+        self.links.space_ends(id);
+        self.list.remove(&id)
+    }
+}
 
 impl Drop for Spaces {
     fn drop(&mut self) {
-        self.0.values().for_each(|shared| shared.end());
+        for (id, shared) in &self.list {
+            self.links.space_ends(*id);
+            shared.end();
+        }
     }
 }
 
 struct Driver {
+    node: NodeId,
     begun: Instant,
     commands: UnboundedSender<Command>,
     transport: Transport,
-    peers: BTreeMap<NodeId, Peer>,
+    links: Arc<Links>,
     membership: Box<dyn Membership>,
     fence: BTreeMap<NodeId, FenceDevice>,
     spaces: Spaces,
@@ -189,8 +260,6 @@ struct Driver {
 
 /// How long the peers are waited for when we part.
 const PARTING: Duration = Duration::from_secs(5);
-/// Frames taken from the engines before the sockets have their turn.
-const BATCH: usize = 256;
 
 impl Driver {
     async fn run(
@@ -200,23 +269,18 @@ impl Driver {
         mut events: Receiver<TransportEvent>,
     ) {
         let mut parting: Option<(Instant, oneshot::Sender<()>)> = None;
+        let links = self.links.clone();
         loop {
             let wake = tokio::time::Instant::from_std(self.wake());
             tokio::select! {
-                // What engines have decided goes out before anything new comes in.
                 biased;
-                Some(out) = outgoing.recv() => {
-                    self.outbound(out);
-                    // Many frames in one write.
-                    for _ in 0..BATCH {
-                        let Ok(out) = outgoing.try_recv() else { break };
-                        self.outbound(out);
-                    }
-                }
+                Some(out) = outgoing.recv() => self.outbound(out),
+                // Many frames in one write: see the end of the loop.
+                () = links.wake.notified() => {}
                 Some(event) = events.recv() => self.transport_event(event),
                 Some(command) = inbox.recv() => match command {
                     Command::Shutdown(done) => {
-                        let spaces: Vec<u32> = self.spaces.0.keys().copied().collect();
+                        let spaces: Vec<u32> = self.spaces.list.keys().copied().collect();
                         spaces.into_iter().for_each(|id| self.member(MembershipEvent::Leave(id)));
                         parting = Some((Instant::now() + PARTING, done));
                     }
@@ -225,10 +289,9 @@ impl Driver {
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.tick();
-            self.flush();
+            links.flush_all();
             if let Some((limit, _)) = &parting {
-                let parted =
-                    self.spaces.0.is_empty() && self.peers.values().all(|p| p.midcomms.state() == State::Closed);
+                let parted = self.spaces.list.is_empty() && links.have_parted();
                 if parted || *limit <= Instant::now() {
                     break;
                 }
@@ -251,14 +314,17 @@ impl Driver {
     /// When something is due; clients may have made something due without telling, so at least once a second.
     fn wake(&self) -> Instant {
         let now = self.now();
-        let engines = self.spaces.0.values().filter_map(|shared| shared.engine().wake_at());
-        let due = engines.chain(self.membership.wake_at()).min().unwrap_or(u64::MAX);
-        self.begun + Duration::from_millis(due.clamp(now + 1, now + 1000))
+        self.links.plan(u64::MAX);
+        let engines = self.spaces.list.values().filter_map(|shared| shared.engine().wake_at());
+        let due = engines.chain(self.membership.wake_at()).chain([self.links.wake_at()]).min().unwrap_or(u64::MAX);
+        let due = due.clamp(now + 1, now + 1000);
+        self.links.plan(due);
+        self.begun + Duration::from_millis(due)
     }
 
     fn tick(&mut self) {
         let now = self.now();
-        for shared in self.spaces.0.values() {
+        for shared in self.spaces.list.values() {
             if shared.engine().wake_at().is_some_and(|at| at <= now) {
                 shared.feed(Event::Tick);
             }
@@ -272,11 +338,11 @@ impl Driver {
         match command {
             Command::Join { shared, done } => {
                 let id = shared.id();
-                if self.spaces.0.contains_key(&id) {
+                if self.spaces.list.contains_key(&id) {
                     // Dropping `done` says so.
                     return shared.end();
                 }
-                self.spaces.0.insert(id, shared);
+                self.spaces.begin(shared);
                 self.joining.insert(id, done);
                 self.member(MembershipEvent::Join(id));
             }
@@ -287,7 +353,21 @@ impl Driver {
             Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
             Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
             Command::Shutdown(_) => {}
-            Command::BreakConnections => self.peers.keys().for_each(|node| self.transport.break_connection(*node)),
+            Command::BreakConnections => self.links.break_connections(),
+            Command::Inspect(answer) => {
+                // Whoever asked may have stopped waiting.
+                let _gone = answer.send(self.view());
+            }
+        }
+    }
+
+    fn view(&self) -> NodeView {
+        NodeView {
+            node: self.node.0,
+            quorate: self.membership.is_quorate(),
+            membership: self.membership.view(),
+            peers: self.links.views(),
+            lockspaces: self.spaces.list.values().map(|shared| shared.view()).collect(),
         }
     }
 
@@ -301,17 +381,12 @@ impl Driver {
                 MembershipAction::Left(id) => self.left(id),
                 MembershipAction::Expelled(id) => {
                     tracing::error!(lockspace = id, "the cluster has gone on without this node; its locks are lost");
-                    if let Some(shared) = self.spaces.0.get(&id) {
+                    if let Some(shared) = self.spaces.list.get(&id) {
                         shared.callback(Callback::Expelled);
                     }
                     self.left(id);
                 }
-                MembershipAction::NodeGone(node) => {
-                    if let Some(peer) = self.peers.get_mut(&node) {
-                        peer.gone();
-                    }
-                    self.transport.disconnect(node);
-                }
+                MembershipAction::NodeGone(node) => self.links.gone(node),
                 MembershipAction::Fence(node) => self.fence(node),
                 MembershipAction::Datagram { to, bytes } => self.transport.datagram(to, bytes),
             }
@@ -320,7 +395,7 @@ impl Driver {
 
     /// Stops a lockspace; the membership hears of it once the client has been told.
     fn stop(&mut self, id: u32) {
-        let Some(shared) = self.spaces.0.get(&id) else { return };
+        let Some(shared) = self.spaces.list.get(&id) else { return };
         shared.feed(Event::Stop);
         let (told, wait) = oneshot::channel();
         shared.callback(Callback::Barrier(told));
@@ -335,13 +410,13 @@ impl Driver {
 
     fn start(&mut self, id: u32, start: Start) {
         tracing::info!(lockspace = id, members = ?start.members.iter().map(|m| m.node.0).collect::<Vec<_>>(), "start");
-        if let Some(shared) = self.spaces.0.get(&id) {
+        if let Some(shared) = self.spaces.list.get(&id) {
             shared.feed(Event::Start(start));
         }
     }
 
     fn left(&mut self, id: u32) {
-        if let Some(shared) = self.spaces.0.remove(&id) {
+        if let Some(shared) = self.spaces.end(id) {
             shared.feed(Event::Stop);
             shared.end();
         }
@@ -350,8 +425,8 @@ impl Driver {
             // Whoever asked may have stopped waiting.
             let _gone = done.send(());
         }
-        if self.spaces.0.is_empty() {
-            self.peers.values_mut().for_each(|peer| peer.midcomms.shutdown());
+        if self.spaces.list.is_empty() {
+            self.links.part();
         }
     }
 
@@ -374,22 +449,6 @@ impl Driver {
 
     fn outbound(&mut self, out: Outbound) {
         match out {
-            Outbound::Send { lockspace, to, frame } => {
-                let Some(peer) = self.peers.get_mut(&to) else { return };
-                if let Err(error) = peer.midcomms.send(lockspace, frame) {
-                    tracing::error!(%to, %error, "frame cannot be sent");
-                }
-            }
-            Outbound::MemberAdded(node) => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.midcomms.member_added();
-                }
-            }
-            Outbound::MemberRemoved(node) => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.midcomms.member_removed();
-                }
-            }
             Outbound::Recovered(id) => self.joined(id, true),
             Outbound::RecoveryFailed(id) => {
                 tracing::error!(lockspace = id, "members are configured differently");
@@ -410,46 +469,9 @@ impl Driver {
 
     fn transport_event(&mut self, event: TransportEvent) {
         match event {
-            TransportEvent::Frames(node, frames) => self.frames(node, &frames),
-            TransportEvent::Up(node, connection) => {
-                self.transport.begin(node, connection);
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.up();
-                }
-            }
-            TransportEvent::Down(node) => {
-                self.transport.end(node);
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.down();
-                }
-            }
+            TransportEvent::Up(node, connection) => self.links.up(node, connection),
+            TransportEvent::Down(node) => self.links.down(node),
             TransportEvent::Datagram(from, bytes) => self.member(MembershipEvent::Datagram { from, bytes }),
-        }
-    }
-
-    fn frames(&mut self, from: NodeId, frames: &[Vec<u8>]) {
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        frames.iter().for_each(|frame| peer.midcomms.receive(frame));
-        peer.midcomms.flush_ack();
-        while let Some(delivery) = peer.midcomms.next_delivery() {
-            match (self.spaces.0.get(&delivery.lockspace), delivery.frame) {
-                (Some(shared), frame) => shared.feed(Event::Frame { from, frame }),
-                (None, Frame::Rcom(rcom)) => {
-                    // Without this answer whoever is waiting for us would wait longer.
-                    let Some(answer) = crate::recovery::not_ready_answer(&rcom) else { continue };
-                    if let Err(error) = peer.midcomms.send(delivery.lockspace, Frame::Rcom(Box::new(answer))) {
-                        tracing::error!(%from, %error, "frame cannot be sent");
-                    }
-                }
-                (None, Frame::Msg(_)) => {}
-            }
-        }
-    }
-
-    /// Hands the sockets whatever waits for them.
-    fn flush(&mut self) {
-        for (node, peer) in &mut self.peers {
-            peer.flush(*node, &self.transport);
         }
     }
 }

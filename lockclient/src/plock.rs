@@ -5,7 +5,11 @@
 //! A lock belongs to (node, owner); two locks conflict when they overlap, belong to different owners, and one of them
 //! is exclusive. Waiters are looked at in their order after every change, each that no longer conflicts is served
 //! (which is not strictly first come, first served). There is no deadlock detection.
+//!
+//! This page is the table. With corosync the order comes from a process group; under the built-in membership it comes
+//! from [`order`].
 
+pub mod order;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +52,9 @@ pub struct PlockRequest {
     pub end: u64,
     /// The owner on that node.
     pub owner: u64,
+    /// The node's own number for a request to lock; in a cancel, the number of what is cancelled. Not in the daemons'
+    /// messages, which have no place for it: 0 there, and requests are told apart by what they ask.
+    pub ticket: u64,
 }
 
 /// A lock in the table.
@@ -78,6 +85,12 @@ pub enum PlockAnswer {
     NoEntry,
     /// This one would be in the way.
     Conflict(Plock),
+    /// It was waiting, and was cancelled or its owner closed the file (`EINTR`).
+    Interrupted,
+    /// The table is full, or the cluster has no such locks (`ENOLCK`).
+    NoLocks,
+    /// The lockspace is gone, and the lock with it if it was granted (`EIO`).
+    Gone,
 }
 
 /// An answer, to be passed on by the node that asked.
@@ -95,10 +108,15 @@ struct File {
     waiters: Vec<PlockRequest>,
 }
 
+/// More locks and waiters than this in one lockspace, and requests are refused: some tens of megabytes on every node.
+pub const LOCKS_MAX: usize = 1 << 20;
+
 /// The table of a lockspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlockTable {
     files: BTreeMap<u64, File>,
+    /// Locks and waiters.
+    size: usize,
 }
 
 /// All locks and waiters of one inode, for a node that joins.
@@ -112,6 +130,12 @@ pub struct PlockFile {
     pub waiters: Vec<PlockRequest>,
 }
 
+/// A part of another node's table.
+pub(crate) enum Adopted {
+    Lock(Plock),
+    Waiter(PlockRequest),
+}
+
 impl PlockRequest {
     fn as_lock(&self) -> Plock {
         let PlockRequest { start, end, owner, pid, node, exclusive, .. } = *self;
@@ -119,7 +143,7 @@ impl PlockRequest {
     }
 
     fn is_same_waiter(&self, other: &PlockRequest) -> bool {
-        self.as_lock() == other.as_lock()
+        self.as_lock() == other.as_lock() && self.ticket == other.ticket
     }
 }
 
@@ -145,6 +169,10 @@ impl Plock {
 }
 
 impl File {
+    fn size(&self) -> usize {
+        self.locks.len() + self.waiters.len()
+    }
+
     fn conflict(&self, lock: &Plock) -> Option<Plock> {
         self.locks.iter().find(|held| held.conflicts(lock)).copied()
     }
@@ -175,16 +203,23 @@ impl File {
         }
     }
 
-    /// Serves the waiters that no longer conflict.
+    /// Serves the waiters that no longer conflict. One that is served may hold less than before (a shared lock over its
+    /// own exclusive one): then those who were passed over are looked at again. The daemons look once (dlm.md 4.11.6), and
+    /// leave such a waiter to wait for nothing; a table in one order with theirs would have to do the same.
     fn serve(&mut self, results: &mut Vec<PlockResult>) {
         let mut i = 0;
         while let Some(request) = self.waiters.get(i).copied() {
-            if self.conflict(&request.as_lock()).is_some() {
+            let lock = request.as_lock();
+            if self.conflict(&lock).is_some() {
                 i += 1;
                 continue;
             }
+            let weakens = |held: &Plock| held.has_owner_of(&lock) && held.overlaps(&lock) && held.exclusive;
             self.waiters.remove(i);
-            self.add(request.as_lock());
+            if !lock.exclusive && self.locks.iter().any(weakens) {
+                i = 0;
+            }
+            self.add(lock);
             results.push(PlockResult { request, answer: PlockAnswer::Done });
         }
     }
@@ -196,6 +231,25 @@ impl PlockTable {
         self.files.contains_key(&number)
     }
 
+    /// Has this owner any lock on this inode, or does it wait for one? If not, its close need not be sent at all.
+    pub fn concerns(&self, number: u64, node: NodeId, owner: u64) -> bool {
+        self.files.get(&number).is_some_and(|file| {
+            file.locks.iter().any(|lock| (lock.node, lock.owner) == (node, owner))
+                || file.waiters.iter().any(|waiter| (waiter.node, waiter.owner) == (node, owner))
+        })
+    }
+
+    /// Does this request of a node still wait?
+    pub fn is_waiting(&self, number: u64, node: NodeId, ticket: u64) -> bool {
+        let waits = |file: &File| file.waiters.iter().any(|w| (w.node, w.ticket) == (node, ticket));
+        self.files.get(&number).is_some_and(waits)
+    }
+
+    /// Number of locks and waiters.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// A message in its order. The results are for the nodes that asked; each passes on its own.
     pub fn deliver(&mut self, request: PlockRequest) -> Vec<PlockResult> {
         let mut results = Vec::new();
@@ -203,9 +257,12 @@ impl PlockTable {
             return results;
         }
         let lock = request.as_lock();
+        let full = self.size >= LOCKS_MAX;
         let file = self.files.entry(request.number).or_default();
+        let before = file.size();
         let answer = match request.op {
             PlockOp::Get => Some(file.conflict(&lock).map_or(PlockAnswer::Done, PlockAnswer::Conflict)),
+            PlockOp::Lock if full => Some(PlockAnswer::NoLocks),
             PlockOp::Lock => match (file.conflict(&lock), request.wait) {
                 (None, _) => {
                     file.add(lock);
@@ -239,6 +296,8 @@ impl PlockTable {
         if matches!(request.op, PlockOp::Lock | PlockOp::Unlock) {
             file.serve(&mut results);
         }
+        // `size` counts this file's `before` too.
+        self.size = self.size - before + file.size();
         self.forget(request.number);
         results
     }
@@ -249,15 +308,17 @@ impl PlockTable {
         }
     }
 
-    /// A node is gone, at this point in the order of messages.
-    pub fn purge(&mut self, node: NodeId) -> Vec<PlockResult> {
+    /// Nodes are gone, at this point in the order of messages: all at once, or what one leaves would go to another.
+    pub fn purge(&mut self, nodes: &[NodeId]) -> Vec<PlockResult> {
         let mut results = Vec::new();
         let numbers: Vec<u64> = self.files.keys().copied().collect();
         for number in numbers {
             if let Some(file) = self.files.get_mut(&number) {
-                file.locks.retain(|lock| lock.node != node);
-                file.waiters.retain(|waiter| waiter.node != node);
+                let before = file.size();
+                file.locks.retain(|lock| !nodes.contains(&lock.node));
+                file.waiters.retain(|waiter| !nodes.contains(&waiter.node));
                 file.serve(&mut results);
+                self.size = self.size - before + file.size();
             }
             self.forget(number);
         }
@@ -275,6 +336,18 @@ impl PlockTable {
     /// The table of a node that is complete.
     pub fn import(files: Vec<PlockFile>) -> PlockTable {
         let files = files.into_iter().map(|f| (f.number, File { locks: f.locks, waiters: f.waiters }));
-        PlockTable { files: files.collect() }
+        let files: BTreeMap<u64, File> = files.collect();
+        let size = files.values().map(File::size).sum();
+        PlockTable { files, size }
+    }
+
+    /// Takes in a lock or waiter of another node's table, in that table's order.
+    pub(crate) fn adopt(&mut self, number: u64, what: Adopted) {
+        let file = self.files.entry(number).or_default();
+        match what {
+            Adopted::Lock(lock) => file.locks.push(lock),
+            Adopted::Waiter(request) => file.waiters.push(request),
+        }
+        self.size += 1;
     }
 }

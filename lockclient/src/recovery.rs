@@ -71,6 +71,9 @@ pub struct Start {
     pub members: Vec<StartMember>,
     /// All nodes of the cluster with their incarnation: who is still here has left the lockspace in order.
     pub cluster: Vec<(NodeId, u64)>,
+    /// The same number on all members for this start, another for every other: tells their rounds of byte-range locks
+    /// apart ([`crate::plock::order`]). 0: the membership knows no such number.
+    pub round: u64,
 }
 
 /// A member, as recovery knows it.

@@ -7,7 +7,6 @@
 //!
 //! To repeat a failure: `SEED=n cargo test --release --lib sim_random -- --nocapture`; for long runs `SEEDS=n`.
 
-mod group;
 mod quiet;
 mod random;
 mod rng;
@@ -28,8 +27,8 @@ use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::LockFlags;
 use crate::frame::{Frame, Slot};
 use crate::ids::{LockId, Name, NodeId};
+use crate::membership::sim::Group;
 use crate::mode::Mode;
-use group::Group;
 use shadow::{Asked, Call, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -372,5 +371,6 @@ fn brief_frame(frame: &Frame) -> String {
             m.extra.escape_ascii()
         ),
         Frame::Rcom(r) => format!("{:?} result {} id {} seq {}/{}", r.body, r.result, r.id, r.seq, r.seq_reply),
+        Frame::Plock(p) => format!("{p:?}"),
     }
 }

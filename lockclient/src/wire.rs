@@ -7,6 +7,7 @@
 
 mod heartbeat;
 mod msg;
+mod order;
 mod plock;
 mod rcom;
 
@@ -77,6 +78,8 @@ const RCOM: u8 = 2;
 const OPTS: u8 = 3;
 const ACK: u8 = 4;
 const FIN: u8 = 5;
+/// Our own, between nodes of the built-in membership; far from the kernel's numbers.
+const PLOCK: u8 = 0x70;
 
 /// A frame as it came out of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +145,11 @@ pub fn frame_length(stream: &[u8]) -> Result<Option<usize>, WireError> {
     }
 }
 
+/// Who says that it has sent this frame.
+pub fn speaker(frame: &[u8]) -> Option<NodeId> {
+    take::<RawHeader>(frame).ok().map(|(header, _)| NodeId(header.node))
+}
+
 /// Puts a header before a body.
 fn frame(version: u32, id: u32, node: NodeId, command: u8, body: &[u8]) -> Result<Vec<u8>, WireError> {
     let total = HEADER + body.len();
@@ -157,6 +165,7 @@ pub fn encode(node: NodeId, lockspace: u32, content: &Frame) -> Result<Vec<u8>, 
     let (command, body) = match content {
         Frame::Msg(content) => (MSG, msg::encode(content)),
         Frame::Rcom(content) => (RCOM, rcom::encode(content)?),
+        Frame::Plock(content) => (PLOCK, order::encode(content)),
     };
     let bytes = frame(VERSION_NUMBERED, lockspace, node, command, &body)?;
     if bytes.len() > INNER_MAX { Err(WireError::TooLong) } else { Ok(bytes) }
@@ -191,6 +200,7 @@ pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
     let body = match header.command {
         MSG => PacketBody::Frame { lockspace: header.id, frame: Frame::Msg(Box::new(msg::decode(body)?)) },
         RCOM => PacketBody::Frame { lockspace: header.id, frame: Frame::Rcom(Box::new(rcom::decode(body)?)) },
+        PLOCK => PacketBody::Frame { lockspace: header.id, frame: Frame::Plock(Box::new(order::decode(body)?)) },
         OPTS => {
             let (envelope, rest) = take::<RawEnvelope>(body)?;
             // Options we do not know are skipped.

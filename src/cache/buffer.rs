@@ -129,12 +129,7 @@ impl Buffer {
     }
 
     /// Notes a use as `kind` under the lock `owner`, and checks the type.
-    pub(super) fn use_as(
-        &self,
-        owner: LockName,
-        kind: BufferKind,
-        wanted: Option<MetaType>,
-    ) -> Result<Used> {
+    pub(super) fn use_as(&self, owner: LockName, kind: BufferKind, wanted: Option<MetaType>) -> Result<Used> {
         if !self.has(USED) {
             self.set(USED, true);
         }

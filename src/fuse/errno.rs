@@ -30,6 +30,7 @@ pub(super) fn errno(error: &Error) -> i32 {
         Error::BadHandle => Errno::BADF,
         Error::Interrupted => Errno::INTR,
         Error::WouldBlock => Errno::AGAIN,
+        Error::NoLocks => Errno::NOLCK,
         // Never leaves the dispatcher; if it did, the program may try again.
         Error::MustWait => Errno::AGAIN,
     };

@@ -35,6 +35,8 @@ pub(super) trait Voice: Send + Sync {
 pub(super) struct Kernel {
     /// Set when the session stands.
     voice: OnceLock<Arc<dyn Voice>>,
+    /// Set when it has ended.
+    over: AtomicBool,
     /// Nodes open for writing.
     writers: DashMap<u64, Writers>,
     /// The disk is nearly full (`tight.rs`).
@@ -82,7 +84,12 @@ impl Kernel {
     }
 
     pub(super) fn voice(&self) -> Option<&Arc<dyn Voice>> {
-        self.voice.get()
+        self.voice.get().filter(|_| !self.over.load(Ordering::Acquire))
+    }
+
+    /// The session is over: the kernel has forgotten everything, and nothing is told it any more.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
     }
 
     pub(super) fn opened(&self, node: u64, write: bool) {

@@ -92,7 +92,9 @@ impl Session {
         }
         drop(done);
         // On DESTROY one thread ends, and the others with ENODEV when the kernel has its answer; otherwise all end at once.
-        ended.recv().map_err(|_| io::Error::other("the FUSE threads died"))?
+        let farewell = ended.recv().map_err(|_| io::Error::other("the FUSE threads died"))?;
+        self.server.kernel.end();
+        farewell
     }
 }
 

@@ -400,7 +400,10 @@ impl Slow {
     }
     fn take_lvb<T: Protected>(&mut self, reply: Reply, lvb: Option<Lvb>) {
         if let (true, Reply::Granted, Some(lvb)) = (T::HAS_LVB, reply, lvb) {
-            self.lvb = Some(Box::new(lvb));
+            // Most are never set: those take no memory.
+            if self.lvb.is_some() || lvb != Lvb::default() {
+                self.lvb = Some(Box::new(lvb));
+            }
         }
     }
 }

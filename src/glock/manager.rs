@@ -54,6 +54,9 @@ pub trait LockManager: Send + Sync {
     fn release(&self, name: LockName);
     /// False when nobody else can want these locks, so that nothing need be synced or forgotten before one is dropped.
     fn is_shared(&self) -> bool;
+    /// This lock is needed to replay the journal of a dead node: it is granted even while other locks are held back until that
+    /// is done. To be said once of each journal's inode, and of whatever else a replay locks.
+    fn serves_recovery(&self, _name: LockName) {}
 }
 
 /// The lock manager of a single node (`lock_nolock`): everything is granted at once.

@@ -1,7 +1,7 @@
 //! The two helpers' command lines, as mount(8) and umount(8) call them.
 
 use super::options::MountOptions;
-use super::{EXIT_FAILED, EXIT_SYSTEM, EXIT_USAGE, VERSION, client, daemon, remount, umount};
+use super::{EXIT_FAILED, EXIT_SYSTEM, EXIT_USAGE, VERSION, client, daemon, plan, remount, umount};
 use clap::error::ErrorKind;
 use clap::{Args, Parser};
 use std::io::{BufRead, BufReader};
@@ -184,7 +184,7 @@ fn mount(args: &MountArgs) -> Result<ExitCode, (u8, String)> {
     let child = std::env::var_os(CHILD).is_some();
     let foreground = options.foreground;
     // Also in the parent: whatever is wrong is said before a daemon is started.
-    let plan = daemon::plan(&args.spec, &args.dir, options).map_err(|e| (EXIT_FAILED, e))?;
+    let plan = plan::plan(&args.spec, &args.dir, options).map_err(|e| (EXIT_FAILED, e))?;
     if args.fake {
         return Ok(ExitCode::SUCCESS);
     }

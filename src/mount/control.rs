@@ -1,7 +1,7 @@
 //! The control socket: one request line, one answer line, `ok [JSON]` or `error WHY`. Only root can connect.
 
 use super::live::Live;
-use super::{live, remount};
+use super::{dlm, live, remount};
 use crate::quota::Who;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
@@ -71,11 +71,11 @@ fn serve(mut stream: UnixStream, live: &Live) -> io::Result<()> {
 fn answer(live: &Live, line: &str) -> Result<Value, String> {
     let (request, rest) = line.split_once(' ').unwrap_or((line, ""));
     let fs = &live.opened.fs;
-    let done = |result: crate::error::Result<()>| result.map(|()| Value::Null).map_err(|e| e.to_string());
     match request {
         "ping" => Ok(Value::Null),
         "status" => Ok(live.status()),
         "glocks" => Ok(json!(live.glocks())),
+        "dlm" => dlm::answer(live.dlm.as_ref(), rest),
         "sync" => done(fs.sync()),
         "freeze" | "thaw" | "remount" => {
             let _one_at_a_time = live.changing.lock();
@@ -86,20 +86,25 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
     }
 }
 
+fn done(result: crate::error::Result<()>) -> Result<Value, String> {
+    result.map(|()| Value::Null).map_err(|e| e.to_string())
+}
+
 /// What must not happen twice at the same time.
 fn change(live: &Live, request: &str, rest: &str) -> Result<Value, String> {
     let fs = &live.opened.fs;
     match request {
-        "freeze" => fs
-            .freeze()
-            .map(|()| Value::Null)
-            .map_err(|e| e.to_string())
-            .map_err(|e| if fs.is_frozen() { "frozen already".into() } else { e }),
-        "thaw" if fs.is_frozen() => {
-            fs.thaw();
-            Ok(Value::Null)
-        }
-        "thaw" => Err("not frozen".into()),
+        "freeze" if fs.is_frozen() => Err("frozen already".into()),
+        // On all nodes.
+        "freeze" => done(live.cluster().map_or_else(|| fs.freeze(), |part| part.freeze())),
+        "thaw" if !fs.is_frozen() => Err("not frozen".into()),
+        "thaw" => done(live.cluster().map_or_else(
+            || {
+                fs.thaw();
+                Ok(())
+            },
+            |part| part.thaw(),
+        )),
         _ => remounted(live, rest).map(|()| Value::Null),
     }
 }

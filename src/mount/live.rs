@@ -1,6 +1,9 @@
 //! A running mount as others see it: its state, its numbers, its locks.
 
+use super::cluster::Joined;
 use super::options::MountOptions;
+use crate::cluster::Cluster;
+use crate::error::Result;
 use crate::fuse::AtimeSwitch;
 use crate::ids::BlockSize;
 use crate::quota::{QuotaLine, QuotaMode, Who};
@@ -19,11 +22,29 @@ pub(super) struct Live {
     /// As they are now: a remount changes them. `lockproto` and `locktable` are always set.
     pub(super) options: Mutex<MountOptions>,
     pub(super) atime: Arc<AtimeSwitch>,
+    /// The lock manager, of a mount that has one.
+    pub(super) dlm: Option<super::dlm::Dlm>,
     /// Held by whoever freezes, thaws or remounts: one after the other.
     pub(super) changing: Mutex<()>,
+    /// Our part in the cluster, until it is left; none with lock_nolock.
+    pub(super) joined: Mutex<Option<Joined>>,
 }
 
 impl Live {
+    /// Our part in the cluster, as long as we have one.
+    pub(super) fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.joined.lock().as_ref().map(|joined| Arc::clone(&joined.cluster))
+    }
+
+    /// Closes the volume, then leaves the cluster: all is on the disk, and others may use it. Closing again does nothing.
+    pub(super) fn close(&self) -> Result<()> {
+        let closed = self.opened.close();
+        if let Some(mut joined) = self.joined.lock().take() {
+            joined.leave();
+        }
+        closed
+    }
+
     /// `withdrawn`, `frozen`, `read_only` or `live`, and the cause of a withdraw.
     fn state(&self) -> (&'static str, Option<String>) {
         match self.opened.fs.volume().journal.withdrawn() {

@@ -6,6 +6,7 @@ use crate::quota::QuotaMode;
 use crate::volume::OpenOptions;
 use rustix::mount::MountFlags;
 use std::fmt;
+use std::path::PathBuf;
 
 /// What is done when the disk contradicts itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,24 @@ pub struct MountOptions {
     pub transport: Transport,
     /// `nofail`: a device that is not there is no error.
     pub no_fail: bool,
+    /// What only `lock_dlm` uses.
+    pub cluster: ClusterOptions,
+}
+
+/// How a cluster mount finds its cluster, and what it leaves to this node alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterOptions {
+    /// `cluster=`: the file that names the nodes.
+    pub file: Option<PathBuf>,
+    /// `node=`: which of them this one is; the host's name when absent.
+    pub node: Option<String>,
+    /// `localflocks`: flock and fcntl locks hold on this node only.
+    pub local_flocks: bool,
+}
+
+impl ClusterOptions {
+    /// Where the nodes are named when `cluster=` does not say.
+    pub const FILE: &str = "/etc/gfs2r/cluster.toml";
 }
 
 impl Default for MountOptions {
@@ -64,6 +83,7 @@ impl Default for MountOptions {
             foreground: false,
             transport: Transport::default(),
             no_fail: false,
+            cluster: ClusterOptions::default(),
         }
     }
 }
@@ -114,7 +134,7 @@ const FLAGS: [(&str, MountFlags, bool); 20] = [
 ];
 
 /// Options that concern only programs, that are always so, or that older GFS2 had: taken and without effect.
-const TOLERATED: [&str; 24] = [
+const TOLERATED: [&str; 23] = [
     "defaults",
     "auto",
     "noauto",
@@ -126,7 +146,6 @@ const TOLERATED: [&str; 24] = [
     "_netdev",
     "_rnetdev",
     "loop",
-    "localflocks",
     "localcaching",
     "ignore_local_fs",
     "debug",
@@ -176,6 +195,7 @@ impl MountOptions {
             "remount" => self.remount = true,
             "fg" => self.foreground = true,
             "nofail" => self.no_fail = true,
+            "localflocks" => self.cluster.local_flocks = true,
             "spectator" => {
                 self.open.spectator = true;
                 self.open.read_only = true;
@@ -233,6 +253,15 @@ impl MountOptions {
                 "fuser" => self.transport = Transport::Fuser,
                 _ => return Err(bad("native or fuser")),
             },
+            "membership" => match value {
+                "fixed" => {}
+                "corosync" => return Err(bad("fixed: corosync is not supported yet")),
+                _ => return Err(bad("fixed")),
+            },
+            "cluster" if !value.is_empty() => self.cluster.file = Some(value.into()),
+            "node" if !value.is_empty() => self.cluster.node = Some(value.into()),
+            "cluster" => return Err(bad("a file")),
+            "node" => return Err(bad("a node's name in the cluster file")),
             "commit" => self.open.commit_secs = seconds(1)?,
             "statfs_quantum" => self.statfs_quantum = seconds(0)?,
             "quota_quantum" => self.quota_quantum = seconds(1)?,
@@ -265,7 +294,7 @@ impl MountOptions {
     pub fn remounted(&self, text: &str) -> Result<Self, OptionError> {
         let fixed = |o: &Self| {
             let open = OpenOptions { read_only: false, ..o.open.clone() };
-            (open, o.lockproto.clone(), o.locktable.clone())
+            (open, o.lockproto.clone(), o.locktable.clone(), o.cluster.clone())
         };
         let mut now = self.clone();
         for option in text.split(',').filter(|o| !o.is_empty()) {
@@ -338,6 +367,8 @@ mod tests {
             "cache=12Q",
             "cache=99999999999999999999T",
             "lockproto=lock_gulm",
+            "membership=corosync",
+            "cluster=",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -62,7 +62,10 @@ impl Index {
         }
         let fitting = extents.len().min(self.slots.len());
         if fitting < extents.len() {
-            tracing::warn!("{} resource groups were added: they are used after the next mount", extents.len() - fitting);
+            tracing::warn!(
+                "{} resource groups were added: they are used after the next mount",
+                extents.len() - fitting
+            );
         }
         self.push(&extents[known..fitting]);
         Ok(())

@@ -66,11 +66,11 @@ impl Rgrps {
             if !effort(self)? {
                 continue;
             }
-            for n in self.order(start).filter(|&n| press != Press::Gently || self.is_ours(n)).take(if press == Press::Gently {
-                GENTLY
-            } else {
-                usize::MAX
-            }) {
+            for n in self
+                .order(start)
+                .filter(|&n| press != Press::Gently || self.is_ours(n))
+                .take(if press == Press::Gently { GENTLY } else { usize::MAX })
+            {
                 if let Some(space) = self.in_one(n, want, enough, resv, press)? {
                     return Ok(space);
                 }
@@ -88,7 +88,8 @@ impl Rgrps {
     /// True when trying for the rgrp takes it from nobody who is using it: its lock is here, or this node has the first right
     /// to it.
     fn is_ours(&self, n: usize) -> bool {
-        !self.shared || self.prefers(n) || self.glock(n).state() == LockState::Exclusive
+        let held = || self.table.find(self.cx.index.lock_name(n)).is_some_and(|g| g.state() == LockState::Exclusive);
+        !self.shared || self.prefers(n) || held()
     }
 
     /// Makes blocks usable that were freed in batches not yet durable; true when there were any.
@@ -132,7 +133,8 @@ impl Rgrps {
         let Some(mut group) = group else { return Ok(None) };
         let available = self.available(&mut group)?;
         let own = resv.get().filter(|&(at, ..)| at == n);
-        let others = if press == Press::Hard { 0 } else { self.cx.index.claims(n).reserved_blocks(own.map(|(.., id)| id)) };
+        let others =
+            if press == Press::Hard { 0 } else { self.cx.index.claims(n).reserved_blocks(own.map(|(.., id)| id)) };
         let available = available.saturating_sub(others);
         if available < enough || !group.allocates() {
             return Ok(None);

@@ -3,13 +3,13 @@
 //! Everything here reads through a cache of its own, which is dropped once the journals are recovered: a replay may change
 //! what was read.
 
+use super::held::Locks;
 use crate::cache::Cache;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::dinode::DINODE_SIZE;
 use crate::format::directory::{DIRENT_SIZE, LEAF_SIZE};
 use crate::format::rgrp::RgrpExtent;
 use crate::format::{DiFlags, Dinode, Dirent, Leaf, MetaType, OnDisk, RindexEntry, get_pointer, get_u64};
-use super::held::Locks;
 use crate::glock::LockState;
 use crate::ids::{BlockAddr, LockName};
 use crate::journal::LogExtent;

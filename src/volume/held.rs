@@ -28,7 +28,7 @@ impl LockClient for Waiter {
 }
 
 /// A lock that is held until this is dropped.
-struct Held {
+pub(super) struct Held {
     manager: Arc<dyn LockManager>,
     name: LockName,
     state: LockState,
@@ -36,7 +36,8 @@ struct Held {
 }
 
 impl Held {
-    fn take(manager: &Arc<dyn LockManager>, name: LockName, state: LockState) -> Result<Self> {
+    /// Waits for the lock.
+    pub(super) fn take(manager: &Arc<dyn LockManager>, name: LockName, state: LockState) -> Result<Self> {
         let waiter = Arc::new(Waiter::default());
         let mut held = Self { manager: Arc::clone(manager), name, state: LockState::Unlocked, waiter };
         match held.ask(state, None) {
@@ -72,7 +73,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.state != LockState::Unlocked && self.ask(LockState::Unlocked, Some(Instant::now() + GIVING_BACK)).is_none() {
+        if self.state != LockState::Unlocked
+            && self.ask(LockState::Unlocked, Some(Instant::now() + GIVING_BACK)).is_none()
+        {
             tracing::warn!("lock {} could not be given back", self.name);
             return;
         }

@@ -85,6 +85,12 @@ impl Opened {
         Ok(replayed)
     }
 
+    /// Does this journal end with a clean header? Looks without any lock.
+    pub fn is_journal_clean(&self, jid: Jid) -> Result<bool> {
+        let place = self.places.iter().find(|place| place.jid == jid).ok_or(Error::Invalid)?;
+        Ok(UnrecoveredJournal::examine(&self.fs.volume().cache, place.clone())?.is_clean())
+    }
+
     /// The place of a journal that was added while we worked. Its node had it mounted, so the names that lead to it are on the
     /// disk.
     fn added_since(&self, jid: Jid) -> Result<Option<JournalPlace>> {

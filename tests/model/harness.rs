@@ -285,8 +285,14 @@ impl World {
     }
 
     fn some_file(&self, pick: u64) -> Option<Id> {
-        let files: Vec<Id> =
-            self.model.nodes.iter().filter(|(_, n)| matches!(n.kind, Kind::File(_))).map(|(&i, _)| i).filter(|&i| self.reachable(i)).collect();
+        let files: Vec<Id> = self
+            .model
+            .nodes
+            .iter()
+            .filter(|(_, n)| matches!(n.kind, Kind::File(_)))
+            .map(|(&i, _)| i)
+            .filter(|&i| self.reachable(i))
+            .collect();
         (!files.is_empty()).then(|| files[pick as usize % files.len()])
     }
 

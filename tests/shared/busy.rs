@@ -56,7 +56,16 @@ fn is_normal(e: &Error) -> bool {
     };
     matches!(
         e,
-        Exists | Invalid | IsADirectory | NoAttribute | NoSpace | NotADirectory | NotEmpty | NotFound | NotPermitted | Stale
+        Exists
+            | Invalid
+            | IsADirectory
+            | NoAttribute
+            | NoSpace
+            | NotADirectory
+            | NotEmpty
+            | NotFound
+            | NotPermitted
+            | Stale
     )
 }
 
@@ -85,7 +94,10 @@ impl Program {
                     return Err(format!("node {} program {} op {op} number {n}: {e}", self.node, self.number));
                 }
                 Err(e) => {
-                    return Err(format!("node {} program {} op {op} number {n}: strange: {e:?}", self.node, self.number));
+                    return Err(format!(
+                        "node {} program {} op {op} number {n}: strange: {e:?}",
+                        self.node, self.number
+                    ));
                 }
             }
         }
@@ -398,14 +410,17 @@ fn all_at_once(nodes: u32, block_size: u32, count: u64, seed: u64) {
         fs.read(file.addr, 0, &mut bytes).expect("read");
         assert_eq!(u64::from_be_bytes(bytes), counted, "{what}: the number as node {n} sees it");
     }
-    println!("  {counted} counted, {:?} records, {:?} requests", all.iter().map(|p| p.appended).sum::<u64>(), cluster.hall.requests);
+    println!(
+        "  {counted} counted, {:?} records, {:?} requests",
+        all.iter().map(|p| p.appended).sum::<u64>(),
+        cluster.hall.requests
+    );
     drop((all, first));
     finish(&cluster, opened, &what);
 }
 
 fn finish(cluster: &Cluster, opened: Vec<Option<Opened>>, what: &str) {
-    let left: u64 =
-        opened.iter().flatten().map(|o| o.fs.reclaim_orphans(&Default::default()).expect("orphans")).sum();
+    let left: u64 = opened.iter().flatten().map(|o| o.fs.reclaim_orphans(&Default::default()).expect("orphans")).sum();
     println!("  {left} orphans left over");
     for opened in opened.into_iter().flatten() {
         opened.close().unwrap_or_else(|e| panic!("{what}: close: {e}"));
@@ -461,12 +476,18 @@ fn one_dies(nodes: u32, block_size: u32, rounds: u64, seed: u64) {
                 }
             }
         });
-        let fs = Arc::clone(&opened.iter().enumerate().find(|(n, _)| *n != dead).expect("two").1.as_ref().expect("open").fs);
+        let fs =
+            Arc::clone(&opened.iter().enumerate().find(|(n, _)| *n != dead).expect("two").1.as_ref().expect("open").fs);
         let seen = records(&fs, all.len() as u64, &what);
         for (p, seen) in all.iter().zip(seen) {
             let promised = p.promised.load(Ordering::Acquire);
             let wanted = if p.node == dead { promised } else { p.appended };
-            assert!(seen >= wanted, "{what}: {seen} records of program {} on node {}, {wanted} wanted", p.number, p.node);
+            assert!(
+                seen >= wanted,
+                "{what}: {seen} records of program {} on node {}, {wanted} wanted",
+                p.number,
+                p.node
+            );
             // The last one may have been on its way.
             assert!(seen <= p.appended + 1, "{what}: more records than were written");
         }

@@ -8,7 +8,7 @@
 use gfs2r::device::{BlockDevice, MemoryDevice};
 use gfs2r::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use gfs2r::ids::LockName;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -28,7 +28,8 @@ pub(crate) struct Hall {
 #[derive(Default)]
 struct State {
     locks: HashMap<LockName, Lock>,
-    dead: HashSet<usize>,
+    /// Which life of each node this is: whoever belongs to an earlier one gets nothing.
+    lives: HashMap<usize, u64>,
     /// A node died and its journal is not replayed: nothing is granted.
     blocked: bool,
 }
@@ -99,19 +100,23 @@ impl Hall {
 
     /// What node `n` asks.
     pub(crate) fn desk(self: &Arc<Self>, n: usize) -> Arc<dyn LockManager> {
-        self.lock().dead.remove(&n);
-        Arc::new(Desk { node: n, hall: Arc::clone(self) })
+        let life = self.lock().lives.get(&n).copied().unwrap_or(0);
+        Arc::new(Desk { node: n, life, hall: Arc::clone(self) })
     }
 
     /// Node `n` is gone: so are its locks, and what it had written into value blocks under EX. Nothing is granted before
     /// [`recovered`](Self::recovered).
     pub(crate) fn kill(&self, n: usize) {
         let mut state = self.lock();
-        state.dead.insert(n);
+        *state.lives.entry(n).or_default() += 1;
         state.blocked = true;
         for lock in state.locks.values_mut() {
             if lock.granted.remove(&n) == Some(LockState::Exclusive) {
                 lock.lvb = Lvb::default();
+            }
+            if lock.converting.iter().chain(&lock.waiting).any(|w| w.node == n) {
+                // Its threads learn that it is over.
+                self.complete(lock, n, Reply::Failed, None);
             }
             lock.converting.retain(|w| w.node != n);
             lock.waiting.retain(|w| w.node != n);
@@ -180,7 +185,11 @@ impl Hall {
             if !blockers.is_empty() {
                 return self.notify(lock, &blockers, next.to);
             }
-            if converts { lock.converting.pop_front() } else { lock.waiting.pop_front() };
+            if converts {
+                lock.converting.pop_front()
+            } else {
+                lock.waiting.pop_front()
+            };
             lock.granted.insert(next.node, next.to);
             self.complete(lock, next.node, Reply::Granted, Some(lock.lvb));
         }
@@ -189,6 +198,7 @@ impl Hall {
 
 struct Desk {
     node: usize,
+    life: u64,
     hall: Arc<Hall>,
 }
 
@@ -197,7 +207,7 @@ impl LockManager for Desk {
         let hall = &self.hall;
         hall.requests.fetch_add(1, Ordering::Relaxed);
         let mut state = hall.lock();
-        if state.dead.contains(&self.node) {
+        if state.lives.get(&self.node).copied().unwrap_or(0) != self.life {
             return Answer::Done(Reply::Failed, None);
         }
         let blocked = state.blocked;
@@ -242,6 +252,9 @@ impl LockManager for Desk {
 
     fn cancel(&self, name: LockName) {
         let mut state = self.hall.lock();
+        if state.lives.get(&self.node).copied().unwrap_or(0) != self.life {
+            return;
+        }
         let Some(lock) = state.locks.get_mut(&name) else { return };
         let before = lock.converting.len() + lock.waiting.len();
         lock.converting.retain(|w| w.node != self.node);
@@ -254,7 +267,7 @@ impl LockManager for Desk {
 
     fn release(&self, name: LockName) {
         let mut state = self.hall.lock();
-        if state.dead.contains(&self.node) {
+        if state.lives.get(&self.node).copied().unwrap_or(0) != self.life {
             return;
         }
         if let Some(lock) = state.locks.get_mut(&name) {

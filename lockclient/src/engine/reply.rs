@@ -154,7 +154,13 @@ impl Engine {
         let lock = &mut self.locks[key];
         (lock.remid, lock.bounces) = (msg.lkid, 0);
         let (id, resource) = (lock.id, lock.resource);
-        self.resources[resource].unconfirmed = false;
+        let record = &mut self.resources[resource];
+        record.unconfirmed = false;
+        if record.master == Master::Unknown {
+            // It had refused a request before this one, and has become the master since. We must know it: what it says
+            // about this lock from now on would be dropped otherwise.
+            record.master = Master::Node(master);
+        }
         if msg.result == result::OK {
             self.apply_remote_grant(key, msg);
             self.complete(key, Status::Granted);
@@ -273,6 +279,8 @@ impl Engine {
 
     /// The outcome of a conversion, from the master or made up by recovery.
     pub(crate) fn convert_answered(&mut self, key: LockKey, msg: &Msg) {
+        // Whether the dead master had to be taken to have weakened the lock, its successor does not know.
+        let demoted = self.locks[key].sbflags & StatusFlags::DEMOTED;
         self.take_flags(key, msg);
         match msg.result {
             result::OK => {
@@ -286,6 +294,7 @@ impl Engine {
                 self.enqueue(key, Queue::Converting);
             }
             outcome => {
+                self.locks[key].sbflags |= demoted;
                 self.locks[key].requested = None;
                 self.locks[key].unresolved = false;
                 if self.locks[key].queue == Queue::Converting {

@@ -10,17 +10,25 @@
 //! * no node is in doubt. In doubt is who was a member of a started view and fell silent, or, when nobody of the view
 //!   has been started before, who has not been seen at all: it may live, cut off, and write. The leader has it fenced.
 //!
+//! A node *lives* for another when the two hear one another: each sign of life names those that its sender hears. A node
+//! that hears nobody, or that nobody hears, is as good as silent, for itself and for the others; nothing could be
+//! agreed with it.
+//!
 //! Two leaders may exist for a while, on both sides of a cut; only the side with the majority starts anything, and it
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
 //! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
 
+mod inspect;
+mod peer;
 #[cfg(test)]
 mod tests;
 
 use super::{Membership, MembershipAction, MembershipEvent};
 use crate::ids::NodeId;
+use crate::inspect::MembershipView;
 use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
+use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The cluster, alike on all nodes, and this node's place in it. Times are milliseconds.
@@ -42,26 +50,20 @@ pub struct FixedConfig {
     pub fencing: bool,
 }
 
-/// Another node.
-#[derive(Clone, Debug, Default)]
-struct Peer {
-    heard: Option<u64>,
-    beat: Option<Heartbeat>,
-    fence_under_way: bool,
-    /// Try the agent again then.
-    retry_at: u64,
-}
+/// A member of a view: node, incarnation, number of its join.
+type Member = (NodeId, u64, u64);
 
 /// A lockspace that we have joined.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Space {
     join: u64,
     view: View,
+    adopted_at: u64,
     /// The engine has stopped for this view.
     stopped: bool,
     started: bool,
     /// Members of the view we were started with last.
-    known: Vec<(NodeId, u64, u64)>,
+    known: Vec<Member>,
     leaving: bool,
 }
 
@@ -81,6 +83,7 @@ pub struct Fixed {
     /// Lives that were counted out.
     expelled: BTreeSet<(NodeId, u64)>,
     next_beat: u64,
+    beats: u64,
     joins: u64,
     actions: VecDeque<MembershipAction>,
 }
@@ -104,6 +107,7 @@ impl Fixed {
             fenced: BTreeSet::new(),
             expelled: BTreeSet::new(),
             next_beat: 0,
+            beats: 0,
             joins: 0,
             actions: VecDeque::new(),
             config,
@@ -111,14 +115,14 @@ impl Fixed {
     }
 
     fn lives(&self, node: NodeId) -> bool {
-        node == self.config.node || self.peers.get(&node).is_some_and(|peer| peer.beat.is_some())
+        node == self.config.node || self.peers.get(&node).is_some_and(|peer| peer.mutual)
     }
 
     fn incarnation(&self, node: NodeId) -> Option<u64> {
         if node == self.config.node {
             return Some(self.config.incarnation);
         }
-        self.peers.get(&node)?.beat.as_ref().map(|beat| beat.incarnation)
+        self.peers.get(&node)?.living().map(|beat| beat.incarnation)
     }
 
     /// What a living node says about a lockspace.
@@ -126,10 +130,10 @@ impl Fixed {
         if node == self.config.node {
             let space = self.spaces.get(&lockspace).filter(|space| !space.leaving)?;
             let view = if space.stopped { space.view.clone() } else { View::default() };
-            let known = !space.known.is_empty();
+            let known = space.known.clone();
             return Some(JoinedSpace { lockspace, join: space.join, view, started: space.started, known });
         }
-        let beat = self.peers.get(&node)?.beat.as_ref()?;
+        let beat = self.peers.get(&node)?.living()?;
         beat.spaces.iter().find(|space| space.lockspace == lockspace).cloned()
     }
 
@@ -137,33 +141,36 @@ impl Fixed {
         let Ok(beat) = decode_heartbeat(bytes) else { return };
         let ours = beat.cluster == self.cluster && beat.node == from;
         let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
-        let before = peer.beat.as_ref().map(|beat| beat.incarnation);
-        peer.heard = Some(self.now);
-        if before == Some(beat.incarnation) || before.is_none() {
-            peer.beat = Some(beat);
-        } else {
-            // The old life is over: the process that lived it is dead, and a new one greets us.
+        let Some(renewed) = peer.note(&beat, self.now) else { return };
+        if renewed || peer.beat.is_none() {
+            // It shall know at once that it is heard.
+            self.next_beat = 0;
+        }
+        let hears_us = beat.hears.contains(&self.config.node);
+        if renewed || !hears_us {
             self.lose(from);
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.beat = Some(beat);
-            }
+        }
+        if renewed {
+            // The old life is over: the process that lived it is dead, and a new one greets us.
             self.doubtful.remove(&from);
         }
-        if before.is_none() && !self.expelled.contains(&(from, self.incarnation(from).unwrap_or(0))) {
+        let expelled = self.expelled.contains(&(from, beat.incarnation));
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.beat = Some(beat);
+        if hears_us && !std::mem::replace(&mut peer.mutual, true) && !expelled {
             // It has begun anew, or it was but silent for a while: either way it answers for itself again.
             self.doubtful.remove(&from);
             self.fenced.remove(&from);
         }
     }
 
-    /// A node has fallen silent, or its life is over.
+    /// A node has fallen silent or deaf, or its life is over.
     fn lose(&mut self, node: NodeId) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Some(beat) = peer.beat.take() else { return };
-        let member = self
-            .spaces
-            .values()
-            .any(|space| space.known.iter().any(|(n, incarnation, _)| (*n, *incarnation) == (node, beat.incarnation)));
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.mutual) else { return };
+        peer.mutual = false;
+        let Some(incarnation) = peer.beat.as_ref().map(|beat| beat.incarnation) else { return };
+        let member =
+            self.spaces.values().any(|space| space.known.iter().any(|(n, i, _)| (*n, *i) == (node, incarnation)));
         if member {
             self.doubtful.insert(node);
             self.fenced.remove(&node);
@@ -181,7 +188,12 @@ impl Fixed {
             })
             .map(|(node, _)| *node)
             .collect();
-        silent.into_iter().for_each(|node| self.lose(node));
+        for node in silent {
+            self.lose(node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.beat = None;
+            }
+        }
         self.review();
         if self.now >= self.next_beat {
             self.beat();
@@ -199,15 +211,35 @@ impl Fixed {
         }
     }
 
-    /// The members that a lockspace should have: who lives and has joined, and has not been counted out.
-    fn desired(&self, lockspace: u32) -> Vec<(NodeId, u64, u64)> {
+    /// The members that a lockspace should have: who lives and has joined, and has not been counted out. All must hear one
+    /// another; where two do not, ourselves come first, then those who have been started before, then lower numbers.
+    fn desired(&self, lockspace: u32) -> Vec<Member> {
+        let rank = |node: &NodeId| {
+            let new = self.says(*node, lockspace).is_none_or(|says| says.known.is_empty());
+            (*node != self.config.node, new, *node)
+        };
         let mut nodes = self.config.nodes.clone();
-        nodes.sort_unstable();
-        nodes
-            .into_iter()
-            .filter_map(|node| Some((node, self.incarnation(node)?, self.says(node, lockspace)?.join)))
-            .filter(|(node, incarnation, _)| !self.expelled.contains(&(*node, *incarnation)))
-            .collect()
+        nodes.sort_unstable_by_key(rank);
+        let mut members: Vec<Member> = Vec::new();
+        for node in nodes {
+            let said = self.incarnation(node).zip(self.says(node, lockspace));
+            let Some((incarnation, join)) = said.map(|(incarnation, says)| (incarnation, says.join)) else { continue };
+            let heard = members.iter().all(|member| self.hear_one_another(member.0, node));
+            if heard && !self.expelled.contains(&(node, incarnation)) {
+                members.push((node, incarnation, join));
+            }
+        }
+        members.sort_unstable();
+        members
+    }
+
+    /// Do two living nodes hear one another, as they say?
+    fn hear_one_another(&self, a: NodeId, b: NodeId) -> bool {
+        let hears = |a: NodeId, b: NodeId| {
+            let ourselves = a == self.config.node || b == self.config.node;
+            ourselves || self.peers.get(&a).and_then(Peer::living).is_some_and(|beat| beat.hears.contains(&b))
+        };
+        hears(a, b) && hears(b, a)
     }
 
     /// Takes over a newer view of whoever leads.
@@ -235,28 +267,45 @@ impl Fixed {
         let Some(space) = self.spaces.get(&lockspace).filter(|space| !space.leaving) else { return false };
         let own = (self.config.node, self.config.incarnation, space.join);
         space.known.iter().filter(|member| member.0 != own.0).any(|(node, incarnation, join)| {
-            let says = self.says(*node, lockspace).filter(|says| says.join == *join);
-            self.incarnation(*node) == Some(*incarnation)
-                && says.is_some_and(|says| says.started && !says.view.members.contains(&own))
+            // Even of a node that does not hear us.
+            let beat = self.peers.get(node).and_then(|peer| peer.beat.as_ref());
+            let said = beat.filter(|beat| beat.incarnation == *incarnation).map(|beat| &beat.spaces);
+            said.into_iter()
+                .flatten()
+                .filter(|says| says.lockspace == lockspace && says.join == *join)
+                .any(|says| says.started && !says.view.members.contains(&own))
         })
     }
 
     fn adopt(&mut self, lockspace: u32, view: View) {
         let Some(space) = self.spaces.get_mut(&lockspace) else { return };
-        (space.view, space.stopped, space.started) = (view, false, false);
+        (space.view, space.adopted_at, space.stopped, space.started) = (view, self.now, false, false);
         self.actions.push_back(MembershipAction::Stop(lockspace));
+    }
+
+    /// Who should lead these: the lowest of those who have been started before, or else the lowest. (A node that has just
+    /// come does not hear everyone yet, and must not lead those who do.)
+    fn leader_of(&self, lockspace: u32, members: &[Member]) -> Option<NodeId> {
+        let nodes = || members.iter().map(|member| member.0);
+        let has_been_started = |node: &NodeId| self.says(*node, lockspace).is_some_and(|says| !says.known.is_empty());
+        nodes().find(has_been_started).or_else(|| nodes().next())
     }
 
     /// As the leader: proposes the next view when the members differ from the last.
     fn propose(&mut self, lockspace: u32) {
         let desired = self.desired(lockspace);
-        let Some(space) = self.spaces.get(&lockspace) else { return };
-        let leads = desired.first().is_some_and(|(node, _, _)| *node == self.config.node);
-        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view.number).max();
+        let leads = self.leader_of(lockspace, &desired) == Some(self.config.node);
+        let Some(space) = self.spaces.get(&lockspace).filter(|_| leads) else { return };
+        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view).max();
         // A view of someone who is gone cannot be started by anyone.
         let orphaned = space.view.leader != self.config.node && !space.started;
-        if leads && (desired != space.view.members || orphaned) {
-            let number = 1 + newest.unwrap_or(0).max(space.view.number);
+        // Those we lead have followed someone who does not count us in.
+        let overtaken = newest.as_ref().is_some_and(|newest| *newest > space.view);
+        // Whoever else proposes may not hear us, or not what we hear: then it is our turn in a while, and not at once.
+        let contested = overtaken || (orphaned && space.view.number > 0);
+        let our_turn = !contested || self.now >= space.adopted_at + self.config.token_ms / 4;
+        if our_turn && (desired != space.view.members || orphaned || overtaken) {
+            let number = 1 + newest.map_or(0, |newest| newest.number).max(space.view.number);
             self.adopt(lockspace, View { number, leader: self.config.node, members: desired });
         }
     }
@@ -274,9 +323,10 @@ impl Fixed {
             return;
         }
         let start = self.describe(lockspace, &view);
-        for (node, incarnation, _) in self.spaces.get(&lockspace).map(|s| s.known.clone()).unwrap_or_default() {
-            if self.doubtful.contains(&node) && !view.members.iter().any(|m| (m.0, m.1) == (node, incarnation)) {
-                self.expelled.insert((node, incarnation));
+        for member in self.spaces.get(&lockspace).map(|s| s.known.clone()).unwrap_or_default() {
+            let goes_on = view.members.iter().any(|m| (m.0, m.1) == (member.0, member.1));
+            if !goes_on && !self.has_left(lockspace, member) {
+                self.expelled.insert((member.0, member.1));
             }
         }
         if let Some(space) = self.spaces.get_mut(&lockspace) {
@@ -297,18 +347,36 @@ impl Fixed {
         complete && all_stopped && self.is_quorate() && self.nobody_in_doubt(lockspace, view)
     }
 
+    /// Has a member of an earlier view left in order, as it says itself?
+    fn has_left(&self, lockspace: u32, (node, incarnation, join): Member) -> bool {
+        self.incarnation(node) == Some(incarnation) && self.says(node, lockspace).is_none_or(|says| says.join != join)
+    }
+
+    /// Members of earlier views who are not in this one, and who may still write: they have neither left in order nor
+    /// begun a new life. Each member names those it was started with, so that nobody is forgotten.
+    fn left_behind(&self, lockspace: u32, view: &View) -> Vec<NodeId> {
+        let known = view.members.iter().filter_map(|member| self.says(member.0, lockspace)).flat_map(|says| says.known);
+        let goes_on = |node: NodeId| view.members.iter().any(|member| member.0 == node);
+        known
+            .filter(|member| !goes_on(member.0) && !self.has_left(lockspace, *member))
+            .filter(|member| self.incarnation(member.0).is_none_or(|lives| lives == member.1))
+            .map(|member| member.0)
+            .collect()
+    }
+
     /// Has everyone been fenced who may still write? Orders it where it is due.
     fn nobody_in_doubt(&mut self, lockspace: u32, view: &View) -> bool {
         if !self.config.fencing {
             return true;
         }
         let mut doubtful = self.doubtful.clone();
-        let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.beat.as_ref());
+        doubtful.extend(self.left_behind(lockspace, view));
+        let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.living());
         doubtful.extend(beats.flat_map(|beat| beat.doubtful.iter().copied()));
         let first = self.spaces.get(&lockspace).is_some_and(|space| space.known.is_empty())
             && view.members.iter().all(|(node, _, _)| self.was_never_started(*node));
         let waited = self.begun.is_some_and(|at| self.now >= at + self.config.startup_ms);
-        let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.beat.is_none()).map(|(n, _)| *n).collect();
+        let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| !p.mutual).map(|(n, _)| *n).collect();
         if first {
             if !unseen.is_empty() && !waited {
                 return false;
@@ -334,8 +402,8 @@ impl Fixed {
         if node == self.config.node {
             return self.spaces.values().all(|space| space.known.is_empty());
         }
-        let beat = self.peers.get(&node).and_then(|peer| peer.beat.as_ref());
-        beat.is_some_and(|beat| beat.spaces.iter().all(|space| !space.known))
+        let beat = self.peers.get(&node).and_then(Peer::living);
+        beat.is_some_and(|beat| beat.spaces.iter().all(|space| space.known.is_empty()))
     }
 
     fn describe(&self, lockspace: u32, view: &View) -> Start {
@@ -348,7 +416,7 @@ impl Fixed {
         });
         let living = self.config.nodes.iter().filter(|node| self.lives(**node));
         let cluster = living.filter_map(|node| Some((*node, self.incarnation(*node)?))).collect();
-        Start { members: members.collect(), cluster }
+        Start { members: members.collect(), cluster, round: view.round() }
     }
 
     /// Leaves a lockspace once nobody counts on us any more.
@@ -368,9 +436,12 @@ impl Fixed {
         self.next_beat = self.now + (self.config.token_ms / 5).max(1);
         let spaces = self.spaces.iter().filter(|(_, space)| !space.leaving);
         let spaces = spaces.filter_map(|(lockspace, _)| self.says(self.config.node, *lockspace)).collect();
+        self.beats += 1;
         let beat = Heartbeat {
             node: self.config.node,
             incarnation: self.config.incarnation,
+            number: self.beats,
+            hears: self.peers.iter().filter(|(_, peer)| peer.beat.is_some()).map(|(node, _)| *node).collect(),
             cluster: self.cluster,
             doubtful: self.doubtful.iter().copied().collect(),
             spaces,
@@ -388,10 +459,7 @@ impl Membership for Fixed {
         match event {
             MembershipEvent::Join(lockspace) => {
                 self.joins += 1;
-                let view = View::default();
-                let space =
-                    Space { join: self.joins, view, stopped: false, started: false, known: Vec::new(), leaving: false };
-                self.spaces.insert(lockspace, space);
+                self.spaces.insert(lockspace, Space { join: self.joins, ..Space::default() });
                 self.next_beat = 0;
             }
             MembershipEvent::Leave(lockspace) => {
@@ -427,6 +495,10 @@ impl Membership for Fixed {
 
     fn wake_at(&self) -> Option<u64> {
         Some(self.next_beat.max(self.now + 1))
+    }
+
+    fn view(&self) -> MembershipView {
+        self.view()
     }
 
     fn is_quorate(&self) -> bool {

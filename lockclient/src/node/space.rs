@@ -2,17 +2,21 @@
 //!
 //! [`LockSpace`] is a handle; operations are carried out in the caller's thread as far as this node can decide them.
 //! What ends at once is returned at once ([`Progress::Done`]); everything else reaches the client's [`LockClient`]
-//! later, from one thread per lockspace, in the order in which it arose.
+//! later, in the order in which it arose: from one thread per lockspace, or, if it is [`Prompt`], without that detour.
 
 use super::Outbound;
+use super::links::{Links, Said};
+use super::plocks::{Done, Plocks};
+use super::teller::Teller;
 use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::{LockFlags, StatusFlags};
-use crate::frame::Slot;
-use crate::ids::{LockId, Name, NodeId};
+use crate::frame::{Frame, Slot};
+use crate::ids::{LockId, Name, NodeId, lockspace_id};
+use crate::inspect::{ResourceView, SpaceView, plock_counts, space_view};
 use crate::mode::Mode;
+use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
@@ -45,8 +49,25 @@ pub enum Progress {
     Queued(u64),
 }
 
-/// Who is told. All methods are called from one thread, one at a time; they may call the lockspace.
+/// May a client be told from any thread? Waking the lockspace's own takes longer than a frame between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// Everything comes from the lockspace's thread.
+    No,
+    /// [`LockClient::completed`] may come from any thread: it does not wait for anything that takes longer than a mutex
+    /// (no disk, no other lock, no channel that may be full), since no frame of that peer is read meanwhile.
+    Completions,
+    /// And so may [`LockClient::blocking`].
+    Always,
+}
+
+/// Who is told. The methods are called one at a time, never from inside a call of the client's own, and, unless
+/// [`LockClient::prompt`] says otherwise, from one thread; they may call the lockspace.
 pub trait LockClient: Send + Sync + 'static {
+    /// Asked once, when the lockspace is entered.
+    fn prompt(&self) -> Prompt {
+        Prompt::No
+    }
     /// An operation ended.
     fn completed(&self, token: u64, completion: Completion);
     /// A lock is in the way of someone who wants this mode.
@@ -77,21 +98,23 @@ pub(crate) enum Callback {
         generation: u32,
     },
     Expelled,
+    /// A byte-range request has ended.
+    Plock(Done, PlockAnswer),
     /// Answered when everything before it has been told.
     Barrier(oneshot::Sender<()>),
 }
 
-/// What the handles, the driver and the callback thread share.
+/// What the handles, the driver, the readers and the callback thread share.
 pub(crate) struct Shared {
     name: String,
     id: u32,
     node: NodeId,
     engine: Mutex<Engine>,
     begun: Instant,
+    pub(super) links: Arc<Links>,
+    pub(super) plocks: Mutex<Plocks>,
     outbound: UnboundedSender<Outbound>,
-    callbacks: Mutex<Option<Sender<Callback>>>,
-    /// Callbacks that have been queued and have not returned.
-    untold: Arc<AtomicU64>,
+    teller: Arc<Teller>,
     ended: AtomicBool,
     calls: AtomicU64,
 }
@@ -99,32 +122,23 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         name: &str,
-        id: u32,
         config: Config,
         begun: Instant,
-        outbound: UnboundedSender<Outbound>,
+        (links, outbound): (Arc<Links>, UnboundedSender<Outbound>),
         client: Arc<dyn LockClient>,
     ) -> std::io::Result<Arc<Shared>> {
-        let (callbacks, inbox) = std::sync::mpsc::channel();
-        // The thread ends with the last sender, that is in `end`.
-        let untold = Arc::new(AtomicU64::new(0));
-        let told = untold.clone();
-        std::thread::Builder::new().name(format!("locks {name}")).spawn(move || {
-            for callback in inbox {
-                tell(&*client, callback);
-                told.fetch_sub(1, Ordering::Release);
-            }
-            client.ended();
-        })?;
+        // The thread ends after `end`.
+        let teller = Teller::new(name, client)?;
         Ok(Arc::new(Shared {
             name: name.to_owned(),
-            id,
+            id: lockspace_id(name),
             node: config.node,
+            plocks: Mutex::new(Plocks::new(config.node, config.first_sequence)),
             engine: Mutex::new(Engine::new(config)),
             begun,
+            links,
             outbound,
-            callbacks: Mutex::new(Some(callbacks)),
-            untold,
+            teller,
             ended: AtomicBool::new(false),
             calls: AtomicU64::new(1),
         }))
@@ -143,50 +157,77 @@ impl Shared {
         self.begun.elapsed().as_millis() as u64
     }
 
+    /// The driver has something to tell the client.
     pub(crate) fn callback(&self, callback: Callback) {
-        let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(callbacks) = &*callbacks {
-            self.untold.fetch_add(1, Ordering::Relaxed);
-            // The thread ends after the last sender only.
-            let _ended = callbacks.send(callback);
-        }
+        self.teller.push(callback);
+        self.teller.rouse();
+    }
+
+    pub(crate) fn view(&self) -> SpaceView {
+        let plocks = self.look_at_plocks(plock_counts);
+        space_view(&self.name, self.id, &self.engine(), plocks)
     }
 
     /// Nothing is accepted and nothing is told any more.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.plock_end();
+        self.teller.end();
     }
 
     /// Something happened: passes on what follows from it.
     pub(crate) fn feed(&self, event: Event) {
-        let now = self.now();
-        let mut engine = self.engine();
-        engine.handle(event, now);
-        while let Some(effect) = engine.next_effect() {
-            self.pass_on(effect);
-        }
+        let mut said = Said::default();
+        self.take_in(event, &mut said);
+        self.links.flush(said);
+        self.teller.rouse();
     }
 
-    fn pass_on(&self, effect: Effect) {
+    /// As [`Shared::feed`]; the caller flushes what is said, and has the client told.
+    pub(super) fn take_in(&self, event: Event, said: &mut Said) {
+        let event = match event {
+            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame, said),
+            other => other,
+        };
+        let now = self.now();
+        let mut engine = self.engine();
+        match &event {
+            Event::Stop => self.plock_stop(said),
+            Event::Start(start) => self.plock_prepare(start),
+            _ => {}
+        }
+        engine.handle(event, now);
+        while let Some(effect) = engine.next_effect() {
+            self.pass_on(effect, said);
+        }
+        self.links.due(engine.wake_at());
+    }
+
+    /// Has the client told, from this thread if it is prompt.
+    pub(super) fn tell_promptly(&self) {
+        self.teller.tell_promptly();
+    }
+
+    fn pass_on(&self, effect: Effect, said: &mut Said) {
         let outbound = |out| {
-            // The driver ends with the node; then nothing is sent any more.
+            // The driver ends with the node; then nothing is done any more.
             let _ended = self.outbound.send(out);
         };
         match effect {
-            Effect::Send { to, frame } => outbound(Outbound::Send { lockspace: self.id, to, frame }),
-            Effect::MemberAdded(node) if node != self.node => outbound(Outbound::MemberAdded(node)),
-            Effect::MemberRemoved(node) if node != self.node => outbound(Outbound::MemberRemoved(node)),
+            Effect::Send { to, frame } => self.links.send(self.id, to, frame, said),
+            Effect::MemberAdded(node) if node != self.node => self.links.member_added(node, said),
+            Effect::MemberRemoved(node) if node != self.node => self.links.member_removed(node, said),
             Effect::MemberAdded(_) | Effect::MemberRemoved(_) | Effect::Accepted { .. } => {}
-            Effect::Refused { call, why } => self.callback(Callback::Refused(call, why)),
+            Effect::Refused { call, why } => self.teller.push(Callback::Refused(call, why)),
             Effect::Completion { token, lock, status, flags, mode, lvb } => {
-                self.callback(Callback::Completed(token, Completion { lock, status, flags, mode, lvb }));
+                self.teller.push(Callback::Completed(token, Completion { lock, status, flags, mode, lvb }));
             }
-            Effect::Blocking { token, lock, mode } => self.callback(Callback::Blocking(token, lock, mode)),
-            Effect::Prepare => self.callback(Callback::Prepare),
-            Effect::SlotFailed(slot) => self.callback(Callback::SlotFailed(slot)),
+            Effect::Blocking { token, lock, mode } => self.teller.push(Callback::Blocking(token, lock, mode)),
+            Effect::Prepare => self.teller.push(Callback::Prepare),
+            Effect::SlotFailed(slot) => self.teller.push(Callback::SlotFailed(slot)),
             Effect::Recovered { slots, our_slot, generation } => {
-                self.callback(Callback::Recovered { slots, our_slot, generation });
+                self.teller.push(Callback::Recovered { slots, our_slot, generation });
+                self.plock_start(said);
                 outbound(Outbound::Recovered(self.id));
             }
             Effect::RecoveryFailed(_) => outbound(Outbound::RecoveryFailed(self.id)),
@@ -199,44 +240,42 @@ impl Shared {
             return Err(Refusal::NoDevice);
         }
         let now = self.now();
-        let mut progress = Progress::Queued(number);
+        let (mut progress, mut told) = (Progress::Queued(number), false);
         // Only these may be called before the client has heard how the operation before them ended.
         let overtakes = |flags: &LockFlags| flags.intersects(LockFlags::CANCEL | LockFlags::FORCEUNLOCK);
         let overtakes = matches!(&call, ClientCall::Unlock { flags, .. } if overtakes(flags));
+        let (mut said, mut refused) = (Said::default(), None);
         let mut engine = self.engine();
         // Then it hears of this one later, too: the completions of a lock come in order.
-        let in_line = overtakes && self.untold.load(Ordering::Acquire) > 0;
+        let in_line = overtakes && self.teller.is_behind();
         engine.handle(Event::Client(call), now);
         while let Some(effect) = engine.next_effect() {
             match effect {
                 Effect::Accepted { call, lock } if call == number => progress = Progress::Pending(lock),
-                Effect::Refused { call, why } if call == number => return Err(why),
+                Effect::Refused { call, why } if call == number => refused = Some(why),
                 Effect::Completion { lock, status, flags, mode, lvb, .. }
                     if progress == Progress::Pending(lock) && !in_line =>
                 {
                     progress = Progress::Done(Completion { lock, status, flags, mode, lvb });
                 }
-                other => self.pass_on(other),
+                other => {
+                    told |= tells(&other);
+                    self.pass_on(other, &mut said);
+                }
             }
         }
-        Ok(progress)
+        drop(engine);
+        self.links.flush(said);
+        if told {
+            self.teller.rouse();
+        }
+        refused.map_or(Ok(progress), Err)
     }
 }
 
-fn tell(client: &dyn LockClient, callback: Callback) {
-    match callback {
-        Callback::Completed(token, completion) => client.completed(token, completion),
-        Callback::Blocking(token, lock, mode) => client.blocking(token, lock, mode),
-        Callback::Refused(call, why) => client.refused(call, why),
-        Callback::Prepare => client.prepare(),
-        Callback::SlotFailed(slot) => client.slot_failed(slot),
-        Callback::Recovered { slots, our_slot, generation } => client.recovered(&slots, our_slot, generation),
-        Callback::Expelled => client.expelled(),
-        Callback::Barrier(told) => {
-            // Whoever waited may have ended.
-            let _gone = told.send(());
-        }
-    }
+/// Is the client told of this?
+fn tells(effect: &Effect) -> bool {
+    !matches!(effect, Effect::Send { .. } | Effect::MemberAdded(_) | Effect::MemberRemoved(_))
 }
 
 /// A new lock, in the client's words.
@@ -259,12 +298,17 @@ pub struct LockRequest<'a> {
 /// A handle on a lockspace.
 #[derive(Clone)]
 pub struct LockSpace {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl LockSpace {
     pub(crate) fn new(shared: Arc<Shared>) -> LockSpace {
         LockSpace { shared }
+    }
+
+    /// This node's number.
+    pub fn node(&self) -> NodeId {
+        self.shared.node
     }
 
     /// Its name.
@@ -317,6 +361,16 @@ impl LockSpace {
     /// The state of the lockspace as text, for administrators.
     pub fn dump(&self) -> String {
         self.shared.engine().dump()
+    }
+
+    /// The state of the lockspace.
+    pub fn inspect(&self) -> SpaceView {
+        self.shared.view()
+    }
+
+    /// Every resource with its locks. Locking pauses meanwhile: some milliseconds for ten thousand locks.
+    pub fn lock_dump(&self) -> Vec<ResourceView> {
+        self.shared.engine().lock_dump()
     }
 
     /// Has the lockspace been left, or is the node gone?

@@ -1,5 +1,7 @@
 //! Whole nodes on loopback addresses: sockets, threads and all.
 
+mod stopped;
+
 use super::*;
 use crate::client::{LockError, Locks};
 use crate::flags::LockFlags;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Each cluster has its own addresses, so that tests can run side by side.
-struct Place {
+pub(super) struct Place {
     net: u8,
     count: u32,
 }
@@ -20,7 +22,7 @@ static NETS: AtomicU8 = AtomicU8::new(1);
 static LIVES: AtomicU64 = AtomicU64::new(1);
 
 impl Place {
-    fn new(count: u32) -> Place {
+    pub(super) fn new(count: u32) -> Place {
         Place { net: NETS.fetch_add(1, Ordering::Relaxed), count }
     }
 
@@ -29,7 +31,7 @@ impl Place {
         SocketAddr::from((Ipv4Addr::new(127, 100 + self.net, unique, node as u8), 21064))
     }
 
-    async fn node(&self, id: u32, unsafe_no_fencing: bool) -> Node {
+    pub(super) async fn node(&self, id: u32, unsafe_no_fencing: bool) -> Node {
         // The address of a node that has just died may be in use for a moment.
         let mut left = 50;
         loop {
@@ -60,6 +62,7 @@ impl Place {
                 fencing: !unsafe_no_fencing,
             })),
             fence: nodes.iter().map(|n| (*n, FenceDevice { agent: "none".into(), options: vec![] })).collect(),
+            tls: None,
         }
     }
 }
@@ -306,5 +309,81 @@ async fn a_forced_unlock_does_not_overtake_the_grant() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(*client.heard.lock().expect("list"), [(2, Status::Granted), (2, Status::Unlocked)]);
+    node.shutdown().await;
+}
+
+/// Scenario 55: both ends connect at the same moment, each keeps its own connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn s55_both_connect_at_once() {
+    for _ in 0..4 {
+        let place = Place::new(2);
+        let nodes = [place.node(1, true).await, place.node(2, true).await];
+        let both = async {
+            let (a, b) = tokio::join!(Locks::join(&nodes[0], "both", |_| {}), Locks::join(&nodes[1], "both", |_| {}));
+            let (a, b) = (a.expect("join"), b.expect("join"));
+            for name in [&b"x"[..], b"y", b"z"] {
+                let (x, y) = tokio::join!(a.lock(name, Mode::Pr), b.lock(name, Mode::Pr));
+                a.unlock(x.expect("lock")).await.expect("unlock");
+                b.unlock(y.expect("lock")).await.expect("unlock");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), both).await.expect("in time");
+        for node in nodes {
+            node.shutdown().await;
+        }
+    }
+}
+
+/// A peer made of bare sockets: asks for the status of a lockspace, on any connection.
+async fn ask(stream: &mut tokio::net::TcpStream, tag: u64) -> std::io::Result<()> {
+    let body = crate::frame::RcomBody::Status { need_slots: false };
+    let rcom = crate::frame::Rcom { result: 0, id: tag, seq: 1, seq_reply: 0, body };
+    let bytes = crate::wire::encode(NodeId(2), 77, &Frame::Rcom(Box::new(rcom))).expect("fits");
+    tokio::io::AsyncWriteExt::write_all(stream, &bytes).await
+}
+
+/// The tag of the next answer.
+async fn answered(stream: &mut tokio::net::TcpStream) -> u64 {
+    use tokio::io::AsyncReadExt;
+    loop {
+        let mut bytes = vec![0; crate::wire::HEADER];
+        stream.read_exact(&mut bytes).await.expect("an answer");
+        let length = crate::wire::frame_length(&bytes).expect("a frame").expect("a header");
+        bytes.resize(length, 0);
+        stream.read_exact(&mut bytes[crate::wire::HEADER..]).await.expect("a whole answer");
+        if let crate::wire::PacketBody::Frame { frame: Frame::Rcom(rcom), .. } =
+            crate::wire::decode(&bytes).expect("decodes").body
+        {
+            return rcom.id;
+        }
+    }
+}
+
+/// Scenario 55: a second connection of a peer takes the place of the first; what the first still brings is not heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn s55_a_second_connection_replaces_the_first() {
+    let place = Place::new(2);
+    let listener = tokio::net::TcpListener::bind(place.address(2)).await.expect("socket");
+    let node = place.node(1, true).await;
+    let connect = || async {
+        let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+        socket.bind(SocketAddr::new(place.address(2).ip(), 0)).expect("address");
+        socket.connect(place.address(1)).await.expect("connection")
+    };
+    let limit = Duration::from_secs(20);
+    let mut first = connect().await;
+    ask(&mut first, 1).await.expect("sent");
+    // Answers come on the node's own connection.
+    let (mut back, _) = tokio::time::timeout(limit, listener.accept()).await.expect("in time").expect("connection");
+    assert_eq!(tokio::time::timeout(limit, answered(&mut back)).await.expect("in time"), 1);
+    let mut second = connect().await;
+    ask(&mut second, 2).await.expect("sent");
+    assert_eq!(tokio::time::timeout(limit, answered(&mut back)).await.expect("in time"), 2);
+    // Refused by the operating system, or written to nobody.
+    let _stale = ask(&mut first, 3).await;
+    let end = tokio::time::timeout(limit, tokio::io::AsyncReadExt::read(&mut first, &mut [0; 64])).await;
+    assert!(end.expect("in time").map_or(true, |length| length == 0), "the first connection is closed");
+    ask(&mut second, 4).await.expect("sent");
+    assert_eq!(tokio::time::timeout(limit, answered(&mut back)).await.expect("in time"), 4, "3 was not heard");
     node.shutdown().await;
 }

@@ -191,6 +191,10 @@ impl Engine {
         if let Some(key) = self.master_copy(resource, from, sent.lkid) {
             return (result::EEXIST, self.locks[key].id);
         }
+        // Whoever had locks for us has sent them before any of us settled what is undecided.
+        if self.running || matches!(self.recovery.step, Step::Barrier { stage: Stage::Done, .. }) {
+            return (result::EINVAL, LockId::NONE);
+        }
         // One that was queued may have been granted just as well as one that was never answered.
         let converts = sent.wait_type == MsgType::Convert as u16 || sent.status == Queue::Converting.wire_status();
         let undecided = converts && middle_conversion(sent.grmode, sent.rqmode);

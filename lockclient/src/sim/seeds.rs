@@ -53,12 +53,50 @@ fn sim_random() {
 /// * 369846: a holder that did not know what it held after recovery lost a notice.
 /// * 431451, 533721: a refusal from before recovery, processed after it, made the new directory remember a master that
 ///   had forgotten the resource.
+/// * 1795560070092683: a node refused a request and accepted the next one, having become the master in between; the
+///   refusal made us forget who the master is, and its notice was dropped.
+/// * 1795562558075569: a conversion that the dead master may have weakened (ALTPR) was refused by the new one; the client
+///   was told the mode it has now, and not that it has lost the other.
 #[test]
 fn seeds_that_found_something() {
     for seed in [
-        175, 188, 292, 168, 277, 315, 357, 1035, 1308, 1549, 2630, 4356, 4912, 5121, 5607, 7923, 8471, 11087, 12513,
-        13291, 14920, 20176, 21662, 33686, 44410, 47670, 57308, 66284, 77685, 83069, 110005, 114039, 369846, 431451,
+        175,
+        188,
+        292,
+        168,
+        277,
+        315,
+        357,
+        1035,
+        1308,
+        1549,
+        2630,
+        4356,
+        4912,
+        5121,
+        5607,
+        7923,
+        8471,
+        11087,
+        12513,
+        13291,
+        14920,
+        20176,
+        21662,
+        33686,
+        44410,
+        47670,
+        57308,
+        66284,
+        77685,
+        83069,
+        110005,
+        114039,
+        369846,
+        431451,
         533721,
+        1_795_560_070_092_683,
+        1_795_562_558_075_569,
     ] {
         run_schedule(seed, &Schedule::default(), |_| {}).unwrap_or_else(|why| panic!("{why}"));
     }

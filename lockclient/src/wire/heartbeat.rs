@@ -5,7 +5,7 @@ use crate::ids::NodeId;
 use bincode::{Decode, Encode};
 
 const MAGIC: u32 = 0x6866_3267;
-const LAYOUT: u16 = 1;
+const LAYOUT: u16 = 2;
 /// A datagram never needs more than this many members or lockspaces.
 const LIST_MAX: usize = 128;
 
@@ -20,6 +20,21 @@ pub struct View {
     pub members: Vec<(NodeId, u64, u64)>,
 }
 
+impl View {
+    /// A number for this view that no other view has, in this life of the cluster or another (64-bit FNV-1a); not 0.
+    pub fn round(&self) -> u64 {
+        let mut bytes = Vec::new();
+        put(&mut bytes, &(self.number, self.leader.0));
+        for (node, incarnation, join) in &self.members {
+            put(&mut bytes, &RawMember { node: node.0, incarnation: *incarnation, join: *join });
+        }
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hash.max(1)
+    }
+}
+
 /// What a node says about one lockspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinedSpace {
@@ -31,8 +46,8 @@ pub struct JoinedSpace {
     pub view: View,
     /// Locking goes on in that view, as far as the membership is concerned.
     pub started: bool,
-    /// It has been started with some view since it joined.
-    pub known: bool,
+    /// The members of the view it was started with last, since it joined: all of these may hold locks, and write.
+    pub known: Vec<(NodeId, u64, u64)>,
 }
 
 /// A sign of life.
@@ -42,8 +57,12 @@ pub struct Heartbeat {
     pub node: NodeId,
     /// Changes with every start of the process.
     pub incarnation: u64,
+    /// Grows with every sign of life of an incarnation: one that comes late, or twice, says nothing.
+    pub number: u64,
     /// A hash of the cluster's name and list of nodes: others are ignored.
     pub cluster: u32,
+    /// The nodes it hears.
+    pub hears: Vec<NodeId>,
     /// Nodes that may still write to the disk, and must be fenced before locking goes on.
     pub doubtful: Vec<NodeId>,
     /// The lockspaces it has joined.
@@ -58,6 +77,8 @@ struct RawBeat {
     node: u32,
     cluster: u32,
     incarnation: u64,
+    number: u64,
+    hears: u16,
     doubtful: u16,
 }
 
@@ -68,8 +89,8 @@ struct RawSpace {
     join: u64,
     number: u64,
     started: u8,
-    known: u8,
     members: u8,
+    known: u8,
 }
 
 #[derive(Encode, Decode)]
@@ -84,6 +105,7 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
     let mut bytes = Vec::new();
     let spaces = &beat.spaces[..beat.spaces.len().min(LIST_MAX)];
     let doubtful = &beat.doubtful[..beat.doubtful.len().min(LIST_MAX)];
+    let hears = &beat.hears[..beat.hears.len().min(LIST_MAX)];
     let raw = RawBeat {
         magic: MAGIC,
         layout: LAYOUT,
@@ -91,25 +113,28 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
         node: beat.node.0,
         cluster: beat.cluster,
         incarnation: beat.incarnation,
+        number: beat.number,
+        hears: hears.len() as u16,
         doubtful: doubtful.len() as u16,
     };
     put(&mut bytes, &raw);
-    for node in doubtful {
+    for node in hears.iter().chain(doubtful) {
         put(&mut bytes, &node.0);
     }
     for space in spaces {
         let members = &space.view.members[..space.view.members.len().min(LIST_MAX)];
+        let known = &space.known[..space.known.len().min(LIST_MAX)];
         let raw = RawSpace {
             lockspace: space.lockspace,
             leader: space.view.leader.0,
             join: space.join,
             number: space.view.number,
             started: u8::from(space.started),
-            known: u8::from(space.known),
             members: members.len() as u8,
+            known: known.len() as u8,
         };
         put(&mut bytes, &raw);
-        for (node, incarnation, join) in members {
+        for (node, incarnation, join) in members.iter().chain(known) {
             put(&mut bytes, &RawMember { node: node.0, incarnation: *incarnation, join: *join });
         }
     }
@@ -122,30 +147,64 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     if raw.magic != MAGIC || raw.layout != LAYOUT {
         return Err(WireError::Value("heartbeat"));
     }
-    let (mut spaces, mut doubtful) = (Vec::new(), Vec::new());
-    for _ in 0..raw.doubtful {
-        let (node, after) = take::<u32>(rest)?;
-        rest = after;
-        doubtful.push(NodeId(node));
-    }
+    let mut nodes = |count: u16| {
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            // Ends with the datagram at the latest.
+            let (node, after) = take::<u32>(rest)?;
+            rest = after;
+            nodes.push(NodeId(node));
+        }
+        Ok::<_, WireError>(nodes)
+    };
+    let (hears, doubtful) = (nodes(raw.hears)?, nodes(raw.doubtful)?);
+    let mut spaces = Vec::new();
     for _ in 0..raw.spaces {
-        // Ends with the datagram at the latest.
         let (space, after) = take::<RawSpace>(rest)?;
         rest = after;
-        let mut members = Vec::new();
-        for _ in 0..space.members {
-            let (member, after) = take::<RawMember>(rest)?;
-            rest = after;
-            members.push((NodeId(member.node), member.incarnation, member.join));
-        }
+        let mut members = |count: u8| {
+            let mut members = Vec::new();
+            for _ in 0..count {
+                let (member, after) = take::<RawMember>(rest)?;
+                rest = after;
+                members.push((NodeId(member.node), member.incarnation, member.join));
+            }
+            Ok::<_, WireError>(members)
+        };
+        let (members, known) = (members(space.members)?, members(space.known)?);
         let view = View { number: space.number, leader: NodeId(space.leader), members };
         spaces.push(JoinedSpace {
             lockspace: space.lockspace,
             join: space.join,
             view,
             started: space.started != 0,
-            known: space.known != 0,
+            known,
         });
     }
-    Ok(Heartbeat { node: NodeId(raw.node), incarnation: raw.incarnation, cluster: raw.cluster, doubtful, spaces })
+    Ok(Heartbeat {
+        node: NodeId(raw.node),
+        incarnation: raw.incarnation,
+        number: raw.number,
+        cluster: raw.cluster,
+        hears,
+        doubtful,
+        spaces,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_named_by_all_of_its_view() {
+        let view = View { number: 3, leader: NodeId(1), members: vec![(NodeId(1), 7, 1), (NodeId(2), 9, 1)] };
+        // The same on every build: nodes of different builds must agree.
+        assert_eq!(view.round(), 0x98a5_baf7_6ea7_671a);
+        let mut others = vec![View { number: 4, ..view.clone() }, View { leader: NodeId(2), ..view.clone() }];
+        for member in [(NodeId(3), 9, 1), (NodeId(2), 8, 1), (NodeId(2), 9, 2)] {
+            others.push(View { members: vec![view.members[0], member], ..view.clone() });
+        }
+        assert!(others.iter().all(|other| other.round() != view.round() && other.round() != 0));
+    }
 }

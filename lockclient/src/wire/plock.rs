@@ -76,6 +76,7 @@ pub fn decode_plock(bytes: &[u8]) -> Result<(u32, PlockRequest), WireError> {
         start: raw.start,
         end: raw.end,
         owner: raw.owner,
+        ticket: 0,
     };
     Ok((raw.lockspace, request))
 }

@@ -33,7 +33,7 @@ impl Lab {
             };
             let members = self.members.iter().map(member).collect();
             known.clone_from(&self.members);
-            ours.begin_start(Lab::space(), Start { members, cluster: cluster.clone() });
+            ours.begin_start(Lab::space(), Start { members, cluster: cluster.clone(), round: 0 });
         }
         if let Some(kernel) = &mut self.kernel
             && self.members.contains(&self.k)

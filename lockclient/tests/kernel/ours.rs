@@ -160,6 +160,7 @@ impl Ours {
             peers: peers.clone(),
             membership: Box::new(Manual { hand: hand.clone(), now: 0 }),
             fence: BTreeMap::new(),
+            tls: None,
         };
         let mut left = 50;
         // The port of a node that has just died is free a little later.

@@ -331,7 +331,7 @@ fn s47_messages_that_arrive_while_stopped_wait() {
 impl crate::sim::World {
     /// Everyone stops for the latest change.
     fn seen_everywhere(&mut self) {
-        use crate::sim::group::Change;
+        use crate::membership::sim::Change;
         for action in self.group.actions(&self.nodes) {
             if let Change::Stop(_) = action {
                 self.change(action).unwrap_or_else(|why| panic!("{why}"));
@@ -405,7 +405,7 @@ fn s50_a_joiner_may_take_its_time() {
     c.join(3);
     c.world.seen_everywhere();
     for id in [1, 2] {
-        let change = crate::sim::group::Change::Start(NodeId(id));
+        let change = crate::membership::sim::Change::Start(NodeId(id));
         let outcome = c.world.change(change);
         c.must(outcome);
     }
@@ -500,7 +500,7 @@ fn answers_to_a_lockspace_that_is_not_there() {
     let mut c = Cluster::new(1);
     c.join(2);
     c.world.seen_everywhere();
-    let outcome = c.world.change(crate::sim::group::Change::Start(NodeId(1)));
+    let outcome = c.world.change(crate::membership::sim::Change::Start(NodeId(1)));
     c.must(outcome);
     let frame = c.world.streams[&(NodeId(1), NodeId(2))].front().cloned();
     let Some(Frame::Rcom(rcom)) = frame else { panic!("no status request") };

@@ -1,10 +1,10 @@
-//! The membership of the simulated cluster: a totally ordered list of changes that each node sees at its own pace.
+//! The membership of the simulated cluster ([`crate::sim`]), as a process group would give it: a totally ordered list of changes that each node sees at its own pace.
 //! A node stops for every change as it sees it; it starts with a change when every member of it has stopped for it.
 
-use super::{SimNode, Verdict, World};
 use crate::engine::Event;
 use crate::ids::NodeId;
 use crate::recovery::{Start, StartMember};
+use crate::sim::{SimNode, Verdict, World};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the membership may do next at a node.
@@ -92,7 +92,7 @@ impl World {
                     incarnation: self.nodes.get(member).map_or(0, |node| node.incarnation),
                     new: node.known.get(member) != Some(serial),
                 };
-                let start = Start { members: members.iter().map(describe).collect(), cluster };
+                let start = Start { members: members.iter().map(describe).collect(), cluster, round: 0 };
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.started = node.seen;
                     node.known = members;

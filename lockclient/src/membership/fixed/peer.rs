@@ -1,0 +1,47 @@
+//! What is known of another node: what it said last, whether it hears us, and which of its lives are over.
+
+use crate::wire::Heartbeat;
+use std::collections::VecDeque;
+
+/// Another node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) heard: Option<u64>,
+    /// The newest it has said, while it is heard.
+    pub(super) beat: Option<Heartbeat>,
+    /// It hears us, too.
+    pub(super) mutual: bool,
+    /// Incarnation and number of the newest sign of life ever.
+    last: Option<(u64, u64)>,
+    /// Incarnations that are over. What they said may still be under way.
+    past: VecDeque<u64>,
+    pub(super) fence_under_way: bool,
+    /// Try the agent again then.
+    pub(super) retry_at: u64,
+}
+
+/// So many earlier incarnations of a node are remembered.
+const PAST_MAX: usize = 8;
+
+impl Peer {
+    /// The newest it has said, if we and it hear one another.
+    pub(super) fn living(&self) -> Option<&Heartbeat> {
+        self.beat.as_ref().filter(|_| self.mutual)
+    }
+
+    /// Is this news? Notes that it has been heard. `Some(true)`: of a new incarnation.
+    pub(super) fn note(&mut self, beat: &Heartbeat, now: u64) -> Option<bool> {
+        let late = self.last.is_some_and(|last| last.0 == beat.incarnation && last.1 >= beat.number);
+        if late || self.past.contains(&beat.incarnation) {
+            return None;
+        }
+        let before = self.last.replace((beat.incarnation, beat.number)).map(|last| last.0);
+        let past = before.filter(|before| *before != beat.incarnation);
+        self.past.extend(past);
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
+        self.heard = Some(now);
+        Some(past.is_some())
+    }
+}

@@ -1,0 +1,148 @@
+//! Tells a client, in order and one at a time: from the lockspace's own thread, or, where the client is prompt, at once
+//! from the thread that has read the news off a socket. Whoever tells, tells until nothing is left; a thread that
+//! carries out a call of the client's never does.
+
+use super::space::{Callback, LockClient, Prompt};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+struct State {
+    queue: VecDeque<Callback>,
+    /// Someone is telling.
+    telling: bool,
+    /// Nothing is taken in any more.
+    ended: bool,
+    /// The thread waits for something to do.
+    idle: bool,
+}
+
+pub(super) struct Teller {
+    client: Arc<dyn LockClient>,
+    prompt: Prompt,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+/// A reader tells so much at a time; the thread goes on.
+const TURN: usize = 64;
+
+impl Teller {
+    /// Starts the thread.
+    pub(super) fn new(name: &str, client: Arc<dyn LockClient>) -> std::io::Result<Arc<Teller>> {
+        let state = State { queue: VecDeque::new(), telling: false, ended: false, idle: false };
+        let prompt = client.prompt();
+        let teller = Arc::new(Teller { client, prompt, state: Mutex::new(state), wake: Condvar::new() });
+        let own = teller.clone();
+        std::thread::Builder::new().name(format!("locks {name}")).spawn(move || own.run())?;
+        Ok(teller)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Consistent at every step; the client is called without it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what is to be told; [`Teller::rouse`] or [`Teller::tell_promptly`] must follow.
+    pub(super) fn push(&self, callback: Callback) {
+        let mut state = self.state();
+        if state.ended {
+            // What is dropped may tell someone: not while we are locked.
+            drop(state);
+            return drop(callback);
+        }
+        state.queue.push_back(callback);
+    }
+
+    /// The thread shall tell what is there.
+    pub(super) fn rouse(&self) {
+        let state = self.state();
+        if state.idle && !state.queue.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Is there anything that the client has not heard to its end?
+    pub(super) fn is_behind(&self) -> bool {
+        let state = self.state();
+        state.telling || !state.queue.is_empty()
+    }
+
+    /// Nothing is taken in any more; what is there is told, and then that it was the last.
+    pub(super) fn end(&self) {
+        self.state().ended = true;
+        self.wake.notify_one();
+    }
+
+    /// Tells from this thread what the client takes from any.
+    pub(super) fn tell_promptly(&self) {
+        let mut state = self.state();
+        for _ in 0..TURN {
+            let ready = !state.telling && state.queue.front().is_some_and(|first| self.is_prompt(first));
+            let Some(callback) = ready.then(|| state.queue.pop_front()).flatten() else { break };
+            state = self.tell_one(state, callback);
+        }
+        // What is left is the thread's; so is what came while we told, and it did not dare.
+        if !state.telling && state.idle && (!state.queue.is_empty() || state.ended) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn is_prompt(&self, callback: &Callback) -> bool {
+        match callback {
+            Callback::Completed(..) => self.prompt != Prompt::No,
+            Callback::Blocking(..) => self.prompt == Prompt::Always,
+            _ => false,
+        }
+    }
+
+    fn tell_one<'a>(&'a self, mut state: MutexGuard<'a, State>, callback: Callback) -> MutexGuard<'a, State> {
+        state.telling = true;
+        drop(state);
+        let told = Told(self);
+        tell(&*self.client, callback);
+        drop(told);
+        self.state()
+    }
+
+    fn run(&self) {
+        let mut state = self.state();
+        loop {
+            if state.telling || (state.queue.is_empty() && !state.ended) {
+                state.idle = true;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle = false;
+                continue;
+            }
+            let Some(callback) = state.queue.pop_front() else { break };
+            state = self.tell_one(state, callback);
+        }
+        drop(state);
+        self.client.ended();
+    }
+}
+
+/// Even if the client panics, others are told.
+struct Told<'a>(&'a Teller);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.state().telling = false;
+    }
+}
+
+fn tell(client: &dyn LockClient, callback: Callback) {
+    match callback {
+        Callback::Completed(token, completion) => client.completed(token, completion),
+        Callback::Blocking(token, lock, mode) => client.blocking(token, lock, mode),
+        Callback::Refused(call, why) => client.refused(call, why),
+        Callback::Prepare => client.prepare(),
+        Callback::SlotFailed(slot) => client.slot_failed(slot),
+        Callback::Recovered { slots, our_slot, generation } => client.recovered(&slots, our_slot, generation),
+        Callback::Expelled => client.expelled(),
+        Callback::Plock(done, answer) => done.tell(answer),
+        Callback::Barrier(told) => {
+            // Whoever waited may have ended.
+            let _gone = told.send(());
+        }
+    }
+}

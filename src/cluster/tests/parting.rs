@@ -1,0 +1,96 @@
+//! Withdrawing and freezing.
+
+use super::glocks::name;
+use super::*;
+use crate::cluster::Parting;
+use crate::error::Error;
+
+#[test]
+fn s68_a_node_withdraws_and_another_replays_its_journal() {
+    let lab = Lab::new(3);
+    let mut members = lab.members();
+    let tables: Vec<_> = members.iter().map(|m| m.table(10)).collect();
+    drop(tables[0].get(name(1)).exclusive().expect("granted"));
+    let bad = members.remove(0);
+    let jid = bad.jid();
+    lab.disk.stuck.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let parting = scope.spawn(|| bad.cluster.withdraw());
+        let wanted = scope.spawn(|| drop(tables[1].get(name(1)).exclusive().expect("granted")));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!wanted.is_finished() && lab.disk.is_dirty(jid), "granted before the replay");
+        assert!(tables[0].get(name(2)).shared().is_err(), "a withdrawn node gets no lock");
+        lab.disk.stuck.store(false, Ordering::SeqCst);
+        assert_eq!(parting.join().expect("no panic"), Parting::Replayed);
+        wanted.join().expect("granted");
+    });
+    assert_eq!(lab.disk.replays(jid), 1);
+    assert!(bad.cluster.is_lost() && !members[0].cluster.is_lost());
+    // It may come again.
+    let again = lab.mount(&bad.node);
+    assert_eq!(again.cluster.mounter(), Mounter::Joining);
+}
+
+#[test]
+fn s68_a_node_withdraws_alone_and_has_to_die() {
+    let lab = Lab::new(2);
+    let node = lab.node(2);
+    let bad = lab.mount(&lab.node(1));
+    let jid = bad.jid();
+    assert_eq!(bad.cluster.withdraw(), Parting::Unreplayed);
+    bad.cluster.let_go_of_node();
+    drop(bad);
+    let next = lab.mount(&node);
+    assert_eq!((next.cluster.mounter(), lab.disk.replays(jid)), (Mounter::First, 1));
+}
+
+#[test]
+fn any_node_freezes_all() {
+    let lab = Lab::new(3);
+    let members = lab.members();
+    for member in &members {
+        member.cluster.freeze().expect("frozen");
+        assert_eq!(lab.disk.frozen.load(Ordering::SeqCst), 3);
+        for other in members.iter().filter(|m| m.jid() != member.jid()) {
+            assert!(matches!(other.cluster.freeze(), Err(Error::Busy)));
+            assert!(matches!(other.cluster.thaw(), Err(Error::Invalid)));
+        }
+        member.cluster.thaw().expect("thawed");
+        until("all have thawed", || lab.disk.frozen.load(Ordering::SeqCst) == 0);
+    }
+    // Who freezes and dies: the others thaw.
+    let mut members = members;
+    members[0].cluster.freeze().expect("frozen");
+    members.remove(0).crash();
+    until("the others have thawed", || members.iter().all(|m| !m.volume.frozen.load(Ordering::SeqCst)));
+    // And one leaves while it is frozen by another.
+    members[0].cluster.freeze().expect("frozen");
+    members.remove(1).unmount();
+    members[0].cluster.thaw().expect("thawed");
+}
+
+#[test]
+fn two_that_freeze_at_once_do_not_wait_for_one_another() {
+    let lab = Lab::new(2);
+    let members = lab.members();
+    for _ in 0..5 {
+        let frozen = std::thread::scope(|scope| {
+            let freezes: Vec<_> = members
+                .iter()
+                .map(|m| {
+                    scope.spawn(|| {
+                        let frozen = m.cluster.freeze().is_ok();
+                        if frozen {
+                            m.cluster.thaw().expect("thawed");
+                        }
+                        frozen
+                    })
+                })
+                .collect();
+            freezes.into_iter().map(|f| f.join().expect("no panic")).filter(|f| *f).count()
+        });
+        assert!(frozen >= 1, "neither could freeze");
+        until("all have thawed", || lab.disk.frozen.load(Ordering::SeqCst) == 0);
+    }
+    members.into_iter().for_each(|m| drop(m.unmount()));
+}

@@ -1,0 +1,138 @@
+//! The background work of a mount: what its page cache may collect, counters, orphans, signals, the fate of a withdrawn volume.
+
+use super::daemon::leave;
+use super::live::Live;
+use super::options::OnError;
+use super::table;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the kernel's page cache may do for this mount. Where it does not let us choose, nothing is lost.
+struct PageCache {
+    /// The mount's folder below /sys/class/bdi.
+    bdi: Option<PathBuf>,
+    /// Bytes that may be collected before they are written: as last told to the kernel.
+    limit: u64,
+}
+
+impl PageCache {
+    /// Fewest and most bytes that programs may write before the kernel sends them to us; between, a quarter of the free space,
+    /// so that what was collected finds room (`fuse/tight.rs`).
+    const LIMITS: (u64, u64) = (64 << 20, 1 << 30);
+
+    /// For the mount on `target`. Its number comes from the mount table: asking the directory would wait for our own answer.
+    fn of(target: &Path) -> Self {
+        let number = table::find(target).map(|e| e.number).unwrap_or_default();
+        // On a block device the kernel gives FUSE a second one beside the disk's own.
+        let bdi = [format!("/sys/class/bdi/{number}-fuseblk"), format!("/sys/class/bdi/{number}")];
+        Self { bdi: bdi.iter().map(PathBuf::from).find(|dir| dir.exists()), limit: 0 }
+    }
+
+    fn set(&self, key: &str, value: u64) {
+        let Some(bdi) = &self.bdi else { return };
+        if let Err(e) = std::fs::write(bdi.join(key), value.to_string()) {
+            tracing::debug!("{}/{key}: {e}", bdi.display());
+        }
+    }
+
+    /// Cold sequential reads gain from a readahead as large as a request.
+    fn raise_readahead(&self) {
+        self.set("read_ahead_kb", 1024);
+    }
+
+    /// Lets programs write ahead of the disk, the less the fuller it is.
+    fn limit_writes(&mut self, free_bytes: u64) {
+        let limit = (free_bytes / 4).clamp(Self::LIMITS.0, Self::LIMITS.1);
+        if limit.abs_diff(self.limit) > self.limit / 8 {
+            self.limit = limit;
+            self.set("max_bytes", limit);
+        }
+    }
+}
+
+/// The threads that do it.
+pub(super) struct Keeper {
+    stopped: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+    signals: signal_hook::iterator::Handle,
+}
+
+impl Keeper {
+    pub(super) fn start(live: &Arc<Live>) -> io::Result<Self> {
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        let for_signals = Arc::clone(live);
+        std::thread::Builder::new().name("gfs2r-signals".into()).spawn(move || {
+            for signal in &mut signals {
+                if signal != SIGHUP {
+                    leave(&for_signals);
+                }
+            }
+        })?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
+        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop))?;
+        Ok(Self { stopped, thread, signals: handle })
+    }
+
+    pub(super) fn stop(self) {
+        self.stopped.store(true, Ordering::Release);
+        self.signals.close();
+        self.thread.thread().unpark();
+        if self.thread.join().is_err() {
+            tracing::error!("the keeper thread panicked");
+        }
+    }
+}
+
+fn keep(live: &Live, stop: &AtomicBool) {
+    let opened = &live.opened;
+    let mut page_cache = PageCache::of(&live.target);
+    page_cache.raise_readahead();
+    page_cache.limit_writes(opened.fs.space().free_bytes());
+    if !opened.is_read_only() {
+        match opened.fs.reclaim_orphans(stop) {
+            Ok(0) => {}
+            Ok(n) => tracing::info!(inodes = n, "deleted inodes that lost their last name before a crash"),
+            Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
+        }
+    }
+    let mut last = Instant::now();
+    let mut told = false;
+    while !stop.load(Ordering::Acquire) {
+        std::thread::park_timeout(Duration::from_secs(1));
+        page_cache.limit_writes(opened.fs.space().free_bytes());
+        if let Some(cause) = opened.fs.volume().journal.withdrawn() {
+            if !told {
+                tracing::error!("withdrawn: {cause}");
+                told = true;
+                if let Some(part) = live.cluster() {
+                    // The others replay our journal; until then they wait for what we had locked.
+                    let parting = part.withdraw();
+                    tracing::info!("withdrawn from the cluster: {parting:?}");
+                }
+            }
+            if live.options.lock().on_error == OnError::Panic {
+                tracing::error!("errors=panic: the daemon ends");
+                std::process::abort();
+            }
+            continue;
+        }
+        let quantum = {
+            let options = live.options.lock();
+            Duration::from_secs(u64::from(options.statfs_quantum.max(1).min(options.quota_quantum)))
+        };
+        // Frozen counters would wait for the thaw, and the unmount for them.
+        if last.elapsed() >= quantum && !opened.is_read_only() && !opened.fs.is_frozen() {
+            last = Instant::now();
+            if let Err(e) = opened.fs.sync_counters() {
+                tracing::warn!("moving statfs and quota changes failed: {e}");
+            }
+        }
+    }
+}
+
