@@ -26,7 +26,7 @@ use hall::{Cable, Hall};
 use harness::World;
 use ops::Rng;
 use std::sync::Arc;
-use support::{check, format, stock_fsck};
+use support::{check, stock_fsck};
 
 /// The disk, the locks, and who is there.
 pub(crate) struct Cluster {
@@ -40,7 +40,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn make(nodes: u32, mib: u64, block_size: u32, seed: u64) -> Self {
         let disk = Arc::new(MemoryDevice::new(mib << 20));
-        format(&*disk, block_size, nodes, 1802, seed);
+        let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
+        // One group for all, or some for each.
+        let rgrp_mib = if seed.is_multiple_of(3) { 2048 } else { 32 };
+        let (lock_proto, lock_table) = ("lock_dlm".into(), "hall:shared".into());
+        let options = gfs2r_mkfs::Options { journals: nodes, seed, rgrp_mib, lock_proto, lock_table, ..small };
+        gfs2r_mkfs::format_device(&*disk, &options, &mut gfs2r_mkfs::Silent).expect("the volume is made");
         let cables = (0..nodes).map(|_| Cable::new(&disk)).collect();
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000));
         let options = OpenOptions { discard: true, quota: QuotaMode::Account, ..OpenOptions::default() };
@@ -89,10 +94,10 @@ pub(crate) fn number(name: &str, otherwise: u64) -> u64 {
 
 /// Operations one after the other, each on a node drawn by lot, compared with the model; a node dies now and then and comes
 /// again, another one leaves and comes again.
-fn in_turn(nodes: u32, block_size: u32, operations: u64, seed: u64) {
+fn in_turn(nodes: u32, mib: u64, block_size: u32, operations: u64, seed: u64) {
     let operations = number("SHARED_OPS", operations);
-    println!("{nodes} nodes, block size {block_size}, {operations} operations, SEED={seed}");
-    let mut cluster = Cluster::make(nodes, 192, block_size, seed);
+    println!("{nodes} nodes, {mib} MiB, block size {block_size}, {operations} operations, SEED={seed}");
+    let mut cluster = Cluster::make(nodes, mib, block_size, seed);
     let opened = cluster.all();
     let disk: Arc<dyn BlockDevice> = Arc::clone(&cluster.disk) as _;
     let mut world = World::shared(disk, cluster.options.clone(), Arc::clone(&cluster.clock), opened);
@@ -167,15 +172,21 @@ fn dies(cluster: &Cluster, world: &mut World, rng: &mut Rng, seed: u64) {
 
 #[test]
 fn two_nodes_in_turn() {
-    in_turn(2, 4096, 3000, ops::seed("two_nodes_in_turn"));
+    in_turn(2, 192, 4096, 3000, ops::seed("two_nodes_in_turn"));
 }
 
 #[test]
 fn three_nodes_in_turn() {
-    in_turn(3, 1024, 2500, ops::seed("three_nodes_in_turn"));
+    in_turn(3, 192, 1024, 2500, ops::seed("three_nodes_in_turn"));
 }
 
 #[test]
 fn four_nodes_in_turn() {
-    in_turn(4, 512, 1500, ops::seed("four_nodes_in_turn"));
+    in_turn(4, 192, 512, 1500, ops::seed("four_nodes_in_turn"));
+}
+
+/// Full most of the time: nodes take space from each other.
+#[test]
+fn two_nodes_nearly_full() {
+    in_turn(2, 44, 4096, 1500, ops::seed("two_nodes_nearly_full"));
 }

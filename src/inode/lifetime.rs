@@ -178,7 +178,7 @@ impl Volume {
 }
 
 /// Lives of the inode's address up to this one are over, says the value block of its lock.
-fn deleted_upto(lvb: Lvb) -> u64 {
+pub(super) fn deleted_upto(lvb: Lvb) -> u64 {
     let said = InodeLvb::view(&lvb.0);
     if said.magic.get() == MAGIC { said.generation_deleted.get() } else { 0 }
 }

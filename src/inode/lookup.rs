@@ -1,5 +1,6 @@
 //! From an identity to a held inode.
 
+use super::lifetime::deleted_upto;
 use super::{Inode, InodeExclusive, InodeLock, InodeShared, Volume};
 use crate::error::{Corrupt, CorruptKind, Error, Result};
 use crate::file;
@@ -21,7 +22,7 @@ impl Volume {
     /// The same for a request that the kernel may wait for before it gives back what it caches.
     pub fn shared_as(&self, inum: Inum, entry: Entry) -> Result<InodeShared> {
         let held = self.inode(inum.addr).shared_as(entry).map_err(|e| self.gone(inum, e))?;
-        same_life(&held, inum)?;
+        self.same_life(&held, held.glock(), inum)?;
         Ok(held)
     }
 
@@ -33,7 +34,7 @@ impl Volume {
     /// The same for a request that the kernel may wait for before it gives back what it caches.
     pub fn exclusive_as(&self, inum: Inum, entry: Entry) -> Result<InodeExclusive> {
         let mut held = self.inode(inum.addr).exclusive_as(entry).map_err(|e| self.gone(inum, e))?;
-        same_life(&held, inum)?;
+        self.same_life(&held, held.glock(), inum)?;
         self.finish_truncate(&mut held)?;
         Ok(held)
     }
@@ -63,6 +64,13 @@ impl Volume {
         Ok(())
     }
 
+    /// `Stale` when it is another life. The block of an inode that another node has deleted may still look like one: the value
+    /// block of its lock says which lives are over.
+    fn same_life(&self, inode: &Inode, lock: &InodeLock, inum: Inum) -> Result<()> {
+        let over = self.inodes.is_shared() && deleted_upto(lock.lvb()) >= inum.formal.0;
+        if inode.inum == inum && !over { Ok(()) } else { Err(Error::Stale) }
+    }
+
     /// Why an inode could not be read: when its block is no dinode by now, it is gone, and nothing is corrupt.
     fn gone(&self, inum: Inum, e: Error) -> Error {
         let Error::Corrupt(Corrupt { at, what: CorruptKind::MetaType { .. } | CorruptKind::Dinode(_) }) = &e else {
@@ -77,8 +85,4 @@ impl Volume {
             _ => e,
         }
     }
-}
-
-fn same_life(inode: &Inode, inum: Inum) -> Result<()> {
-    if inode.inum == inum { Ok(()) } else { Err(Error::Stale) }
 }

@@ -8,6 +8,7 @@ use crate::{Cluster, number};
 use gfs2r::error::{Error, Result};
 use gfs2r::fs::{Attr, Fs, NewInode, OpenHow, RenameHow, SetAttr, SetMode};
 use gfs2r::ids::BlockAddr;
+use gfs2r::sync::impatiently;
 use gfs2r::volume::{Mounter, Opened};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +34,14 @@ impl Drop for Known<'_> {
         {
             panic!("forgetting {}: {e}", self.addr);
         }
+    }
+}
+
+/// As the daemon asks: first so that nothing is waited for, then, if that will not do, with patience.
+fn asked<T>(mut f: impl FnMut() -> Result<T>) -> Result<T> {
+    match impatiently(&mut f) {
+        Err(Error::MustWait) => f(),
+        done => done,
     }
 }
 
@@ -74,7 +83,7 @@ fn known(fs: &Fs, attr: Attr) -> Known<'_> {
 }
 
 fn look<'f>(fs: &'f Fs, dir: &Known<'_>, name: &str) -> Result<Known<'f>> {
-    Ok(known(fs, fs.lookup(dir.addr, name.as_bytes())?))
+    Ok(known(fs, asked(|| fs.lookup(dir.addr, name.as_bytes()))?))
 }
 
 fn root(fs: &Fs) -> Known<'_> {
@@ -114,7 +123,7 @@ impl Program {
             3..5 => self.count(&fs, &top),
             5 | 6 => self.rewrite(&fs, &dir, &name),
             7 | 8 => Self::verify(&fs, &dir, &name),
-            9 => fs.unlink(dir.addr, name.as_bytes()),
+            9 => asked(|| fs.unlink(dir.addr, name.as_bytes())),
             10 => self.rename(&fs, &top, &dir, &name),
             11 => self.link(&fs, &top, &dir, &name),
             12 => self.truncate(&fs, &dir, &name),
@@ -132,7 +141,7 @@ impl Program {
     fn append(&mut self, fs: &Fs, top: &Known<'_>) -> Result<()> {
         let file = look(fs, top, "log")?;
         let record = record(self.number, self.appended + 1);
-        assert_eq!(fs.append(&ME, file.addr, &record, false)?, RECORD);
+        assert_eq!(asked(|| fs.append(&ME, file.addr, &record, false))?, RECORD);
         self.appended += 1;
         if self.rng.chance(20) {
             fs.fsync(file.addr)?;
@@ -143,16 +152,16 @@ impl Program {
 
     /// A number that everybody increases, with a file as the lock.
     fn count(&mut self, fs: &Fs, top: &Known<'_>) -> Result<()> {
-        let lock = known(fs, fs.make(&ME, top.addr, b"lock", &NewInode::File(0o600))?);
+        let lock = known(fs, asked(|| fs.make(&ME, top.addr, b"lock", &NewInode::File(0o600)))?);
         let done = (|| {
             let file = look(fs, top, "number")?;
             let mut bytes = [0; 8];
-            let n = fs.read(file.addr, 0, &mut bytes)?;
+            let n = asked(|| fs.read(file.addr, 0, &mut bytes))?;
             let next = u64::from_be_bytes(bytes) + 1;
             assert!(n == 8 || n == 0, "{n} bytes of a number");
-            fs.write(&ME, file.addr, 0, &next.to_be_bytes(), false)
+            asked(|| fs.write(&ME, file.addr, 0, &next.to_be_bytes(), false))
         })();
-        fs.unlink(top.addr, b"lock")?;
+        asked(|| fs.unlink(top.addr, b"lock"))?;
         drop(lock);
         done?;
         self.counted += 1;
@@ -161,7 +170,7 @@ impl Program {
 
     /// A file whose every block says what it should be: replaced as a whole.
     fn rewrite(&mut self, fs: &Fs, dir: &Known<'_>, name: &str) -> Result<()> {
-        let file = match fs.make(&ME, dir.addr, name.as_bytes(), &NewInode::File(0o644)) {
+        let file = match asked(|| fs.make(&ME, dir.addr, name.as_bytes(), &NewInode::File(0o644))) {
             Ok(attr) => known(fs, attr),
             Err(Error::Exists) => look(fs, dir, name)?,
             Err(e) => return Err(e),
@@ -181,7 +190,7 @@ impl Program {
     fn verify(fs: &Fs, dir: &Known<'_>, name: &str) -> Result<()> {
         let file = look(fs, dir, name)?;
         let mut bytes = vec![0; 4096];
-        let n = fs.read(file.addr, 0, &mut bytes)?;
+        let n = asked(|| fs.read(file.addr, 0, &mut bytes))?;
         // A later, shorter write leaves the rest of an earlier one: at most as many changes as writes.
         let changes = bytes[..n].windows(2).filter(|w| w[0] != w[1]).count();
         assert!(changes < 4096, "torn contents");
@@ -194,14 +203,14 @@ impl Program {
         let other = look(fs, top, &format!("d{}", self.rng.below(3)))?;
         let new_name = format!("f{}", self.rng.below(8));
         let how = *self.rng.pick(&[RenameHow::Replace, RenameHow::Replace, RenameHow::NoReplace, RenameHow::Exchange]);
-        fs.rename(&ME, (dir.addr, name.as_bytes()), (other.addr, new_name.as_bytes()), how)
+        asked(|| fs.rename(&ME, (dir.addr, name.as_bytes()), (other.addr, new_name.as_bytes()), how))
     }
 
     fn link(&mut self, fs: &Fs, top: &Known<'_>, dir: &Known<'_>, name: &str) -> Result<()> {
         let file = look(fs, dir, name)?;
         let other = look(fs, top, &format!("d{}", self.rng.below(3)))?;
         let new_name = format!("f{}", self.rng.below(8));
-        fs.link(&ME, file.addr, other.addr, new_name.as_bytes()).map(|attr| drop(known(fs, attr)))
+        asked(|| fs.link(&ME, file.addr, other.addr, new_name.as_bytes())).map(|attr| drop(known(fs, attr)))
     }
 
     fn truncate(&mut self, fs: &Fs, dir: &Known<'_>, name: &str) -> Result<()> {
@@ -249,7 +258,7 @@ impl Program {
     /// A file that is read after somebody, on whatever node, has removed its name.
     fn open_unlinked(&mut self, fs: &Fs, dir: &Known<'_>) -> Result<()> {
         let name = format!("u{}", self.rng.below(4));
-        match fs.make(&ME, dir.addr, name.as_bytes(), &NewInode::File(0o644)) {
+        match asked(|| fs.make(&ME, dir.addr, name.as_bytes(), &NewInode::File(0o644))) {
             Ok(attr) => {
                 let file = known(fs, attr);
                 let len = 5000 + self.rng.below(10_000) as usize;
@@ -259,14 +268,14 @@ impl Program {
                 let file = look(fs, dir, &name)?;
                 let size = fs.getattr(file.addr)?.size;
                 if self.rng.chance(60) {
-                    match fs.unlink(dir.addr, name.as_bytes()) {
+                    match asked(|| fs.unlink(dir.addr, name.as_bytes())) {
                         Ok(()) | Err(Error::NotFound) => {}
                         Err(e) => return Err(e),
                     }
                 }
                 std::thread::sleep(Duration::from_micros(self.rng.below(3000)));
                 let mut bytes = vec![0; 20_000];
-                let n = fs.read(file.addr, 0, &mut bytes)?;
+                let n = asked(|| fs.read(file.addr, 0, &mut bytes))?;
                 assert!(n as u64 >= size && bytes[..n].iter().all(|&b| b == 7), "an open file has lost its contents");
                 Ok(())
             }
@@ -279,7 +288,7 @@ impl Program {
         let count = 5 + self.rng.below(40);
         for n in 0..count {
             let name = format!("many-{}-{n}", self.number);
-            drop(known(fs, fs.make(&ME, dir.addr, name.as_bytes(), &NewInode::File(0o644))?));
+            drop(known(fs, asked(|| fs.make(&ME, dir.addr, name.as_bytes(), &NewInode::File(0o644)))?));
         }
         for n in 0..count {
             fs.unlink(dir.addr, format!("many-{}-{n}", self.number).as_bytes())?;
@@ -318,7 +327,7 @@ fn records(fs: &Fs, programs: u64, when: &str) -> Vec<u64> {
     let file = look(fs, &top, "log").expect("the log is there");
     let size = fs.getattr(file.addr).expect("getattr").size as usize;
     let mut bytes = vec![0; size];
-    assert_eq!(fs.read(file.addr, 0, &mut bytes).expect("read"), size);
+    assert_eq!(asked(|| fs.read(file.addr, 0, &mut bytes)).expect("read"), size);
     assert_eq!(size % RECORD, 0, "{when}: a torn record");
     let mut seen = vec![0; programs as usize];
     for (at, r) in bytes.chunks_exact(RECORD).enumerate() {
@@ -407,7 +416,7 @@ fn all_at_once(nodes: u32, block_size: u32, count: u64, seed: u64) {
         assert_eq!(seen, wanted, "{what}: records as node {n} sees them");
         let file = look(fs, &root(fs), "number").expect("the number is there");
         let mut bytes = [0; 8];
-        fs.read(file.addr, 0, &mut bytes).expect("read");
+        asked(|| fs.read(file.addr, 0, &mut bytes)).expect("read");
         assert_eq!(u64::from_be_bytes(bytes), counted, "{what}: the number as node {n} sees it");
     }
     println!(

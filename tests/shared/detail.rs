@@ -23,7 +23,7 @@ impl Two {
         Self::with(|_| {})
     }
     fn with(options: impl FnOnce(&mut OpenOptions)) -> Self {
-        let mut cluster = Cluster::make(2, 128, 4096, 7);
+        let mut cluster = Cluster::make(2, 160, 4096, 7);
         options(&mut cluster.options);
         let (a, b) = (cluster.join(0, Mounter::First), cluster.join(1, Mounter::Joining));
         Self { cluster, a, b }
@@ -288,6 +288,33 @@ fn rindex_of(opened: &Opened) -> BlockAddr {
     let vol = opened.fs.volume();
     let master = vol.inode(vol.master.addr).shared().expect("master");
     gfs2r::dir::lookup(vol, &master, b"rindex").expect("lookup").expect("rindex").inum.addr
+}
+
+/// Each node allocates in resource groups of its own while there is room.
+#[test]
+fn nodes_keep_out_of_each_others_way() {
+    let two = Two::make();
+    let (a, b) = (&two.a.fs, &two.b.fs);
+    assert!(a.volume().rgrps.len() >= 4, "{} groups", a.volume().rgrps.len());
+    let dirs: Vec<BlockAddr> = [(a, "a"), (b, "b")]
+        .iter()
+        .map(|(fs, name)| fs.make(&ME, fs.root(), name.as_bytes(), &NewInode::Dir(0o755)).expect("mkdir").inum.addr)
+        .collect();
+    let work = |fs: &Fs, dir, n: u64| {
+        let name = format!("f{n}");
+        let file = fs.make(&ME, dir, name.as_bytes(), &NewInode::File(0o644)).expect("create").inum.addr;
+        fs.write(&ME, file, 0, &[1; 20_000], false).expect("write");
+        fs.unlink(dir, format!("f{}", n.wrapping_sub(50)).as_bytes()).err();
+    };
+    (work(a, dirs[0], 1000), work(b, dirs[1], 1000));
+    let before = two.cluster.hall.notices.load(Ordering::Relaxed);
+    for n in 0..300 {
+        (work(a, dirs[0], n), work(b, dirs[1], n));
+    }
+    let notices = two.cluster.hall.notices.load(Ordering::Relaxed) - before;
+    println!("{notices} blocking notices for 600 files");
+    assert!(notices < 30, "{notices} blocking notices");
+    two.finish();
 }
 
 /// What it costs to hand a file over: two nodes append to it in turn.
