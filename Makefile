@@ -8,12 +8,8 @@ SETUP ?= scripts/setup
 
 .PHONY: help demo demo-single test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
-<<<<<<< HEAD
 SECONDS ?= 120
-FUZZ_TARGETS ?= block journal dir ops image
-=======
 FUZZ_TARGETS ?= block journal dir ops image dlm_wire dlm_engine
->>>>>>> main
 
 
 help:
