@@ -34,11 +34,7 @@ impl Pair {
     }
     #[track_caller]
     fn is(&mut self, node: usize, line: &str, expected: &str) {
-        let t = Instant::now();
         assert_eq!(self.ask(node, line), expected, "node {node}: {line}");
-        if t.elapsed().as_millis() > 500 {
-            println!("SLOW {node} {line} {:?}", t.elapsed());
-        }
     }
     fn finish(self) {
         drop(self.on);

@@ -128,6 +128,7 @@ impl Lab {
         NodeConfig {
             node: NodeId(id),
             address: self.address(id),
+            tls: None,
             peers: nodes.iter().filter(|n| n.0 != id).map(|n| (*n, self.address(n.0))).collect(),
             tls: None,
             membership: Box::new(Fixed::new(FixedConfig {
