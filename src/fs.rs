@@ -219,14 +219,14 @@ impl Fs {
             if stop.load(Ordering::Acquire) {
                 break;
             }
-            freed += self.watch(self.vol.reclaim(index, &|addr| !self.nodes.known(addr)))?;
+            freed += self.watch(self.vol.reclaim(index, &|addr| !self.nodes.known(addr), true))?;
         }
         Ok(freed)
     }
 
     /// The same for one rgrp, when space is short.
     pub fn reclaim_rgrp(&self, index: usize) -> bool {
-        self.vol.reclaim(index, &|addr| !self.nodes.known(addr)).is_ok_and(|freed| freed > 0)
+        self.vol.reclaim(index, &|addr| !self.nodes.known(addr), false).is_ok_and(|freed| freed > 0)
     }
 
     /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.

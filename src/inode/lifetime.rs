@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long other nodes have to let go of an inode that is to be deleted (ondisk.md 9.4).
 const LETTING_GO: Duration = Duration::from_secs(5);
+/// How long the reclaimer waits for the lock of an inode that perhaps nobody uses.
+const GIVING_UP: Duration = Duration::from_secs(1);
 
 impl Volume {
     /// Marks an inode that lost its last name: nlink 0, bitmap UNLINKED, ctime; in the caller's transaction.
@@ -149,14 +151,17 @@ impl Volume {
     }
 
     /// The reclaimer: deletes every UNLINKED inode of an rgrp for which `unused(addr)`; counts them. Inodes whose lock is held
-    /// are somebody's and skipped, so that this may be called (without an rgrp lock) while other inodes are held.
-    pub fn reclaim(&self, rgrp_index: usize, unused: &dyn Fn(BlockAddr) -> bool) -> Result<u64> {
+    /// are somebody's and skipped, so that this may be called (without an rgrp lock) while other inodes are held. With `waits`,
+    /// when none is held: nodes that only cache a lock get the time to give it up.
+    pub fn reclaim(&self, rgrp_index: usize, unused: &dyn Fn(BlockAddr) -> bool, waits: bool) -> Result<u64> {
         let mut deleted = 0;
         for addr in self.rgrps.find(rgrp_index, BlkState::Unlinked)? {
             if !unused(addr) {
                 continue;
             }
-            let Some(claim) = self.inode(addr).try_claim()? else { continue };
+            let (lock, until) = (self.inode(addr), Instant::now() + GIVING_UP);
+            let claim = if waits { lock.claim_while(&|| Instant::now() < until)? } else { lock.try_claim()? };
+            let Some(claim) = claim else { continue };
             let inode = match self.orphan(claim, addr, None, &|| unused(addr)) {
                 Ok(Some(inode)) => inode,
                 Ok(None) => continue,
@@ -167,7 +172,7 @@ impl Volume {
                 }
                 Err(e) => return Err(e),
             };
-            match self.delete_held(inode, false) {
+            match self.delete_held(inode, waits) {
                 Ok(went) => deleted += u64::from(went),
                 Err(Error::Stale) => {}
                 Err(e) => return Err(e),
