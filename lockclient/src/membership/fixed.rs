@@ -258,11 +258,13 @@ impl Fixed {
         let desired = self.desired(lockspace);
         let Some(space) = self.spaces.get(&lockspace) else { return };
         let leads = desired.first().is_some_and(|(node, _, _)| *node == self.config.node);
-        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view.number).max();
+        let newest = self.peers.keys().filter_map(|node| self.says(*node, lockspace)).map(|s| s.view).max();
         // A view of someone who is gone cannot be started by anyone.
         let orphaned = space.view.leader != self.config.node && !space.started;
-        if leads && (desired != space.view.members || orphaned) {
-            let number = 1 + newest.unwrap_or(0).max(space.view.number);
+        // Those we lead have followed someone who does not count us in.
+        let overtaken = newest.as_ref().is_some_and(|newest| *newest > space.view);
+        if leads && (desired != space.view.members || orphaned || overtaken) {
+            let number = 1 + newest.map_or(0, |newest| newest.number).max(space.view.number);
             self.adopt(lockspace, View { number, leader: self.config.node, members: desired });
         }
     }

@@ -156,6 +156,43 @@ fn nodes_that_join_at_the_same_moment_begin_together() {
     }
 }
 
+/// The same in every order: what each says reaches the others in its order, but otherwise at any time.
+#[test]
+fn nodes_that_join_at_the_same_moment_agree() {
+    for seed in 0..2000_u64 {
+        let mut random = Rng::new(seed);
+        let mut net = Net::new(5, &[]);
+        for node in 1..=5 {
+            net.nodes.insert(NodeId(node), Fixed::new(config(node, 5, 1)));
+        }
+        net.run(1000);
+        net.slow = Some(Vec::new());
+        let mut joiners = vec![1, 2, 3, 4, 5_u32];
+        for _ in 0..400 {
+            let under_way = net.slow.as_ref().map_or(0, Vec::len);
+            let choice = random.below(under_way + joiners.len() + 1);
+            if let Some(joiner) = (choice < joiners.len()).then(|| joiners.swap_remove(choice)) {
+                net.feed(NodeId(joiner), MembershipEvent::Join(SPACE));
+            } else if under_way > 0 {
+                let slow = net.slow.as_mut().expect("set above");
+                let (from, to, _) = slow[random.below(under_way)];
+                let first = slow.iter().position(|d| (d.0, d.1) == (from, to)).expect("at least that one");
+                let (from, to, bytes) = slow.remove(first);
+                net.feed(to, MembershipEvent::Datagram { from, bytes });
+            } else {
+                net.run(50);
+            }
+        }
+        for (from, to, bytes) in net.slow.take().expect("set above") {
+            net.feed(to, MembershipEvent::Datagram { from, bytes });
+        }
+        joiners.into_iter().for_each(|joiner| net.feed(NodeId(joiner), MembershipEvent::Join(SPACE)));
+        net.run(3000);
+        (1..=5).for_each(|node| assert_eq!(net.members(node), [1, 2, 3, 4, 5], "seed {seed}, node {node}"));
+        assert!(net.fenced.is_empty() && net.expelled.is_empty(), "seed {seed}");
+    }
+}
+
 #[test]
 fn three_nodes_find_one_another_without_fencing_anyone() {
     let mut net = Net::new(3, &[1, 2, 3]);
