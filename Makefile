@@ -6,8 +6,9 @@ CARGO ?= cargo
 BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo demo-single test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress doc deny manual install uninstall clean
+.PHONY: help demo demo-single test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
+SECONDS ?= 120
 FUZZ_TARGETS ?= block journal dir ops image dlm_wire dlm_engine
 
 
@@ -24,6 +25,7 @@ help:
 	@echo "make crash     only the crash matrix          make model   only the model test"
 	@echo "make faults    every I/O error and full disk at every step, not only a sample"
 	@echo "make posix     only the POSIX run through a real mount"
+	@echo "make cluster   several mounts of one disk, faults, and a checker of every answer; SECONDS=$(SECONDS) (3600: an hour)"
 	@echo "make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (needs cargo-fuzz and a nightly compiler)"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
@@ -96,6 +98,9 @@ suites: release
 
 stress: release
 	GFS2R_STRESS_OPS=20000 GFS2R_STRESS_ROUNDS=20 $(CARGO) test --release --test stress -- --nocapture --test-threads 1
+
+cluster: release
+	SECONDS=$(SECONDS) KEEP=1 $(CARGO) test --release --test cluster -- --nocapture --test-threads 1
 
 doc:
 	$(CARGO) doc --workspace --no-deps

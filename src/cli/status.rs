@@ -65,6 +65,19 @@ fn text(m: &Value) -> String {
     }
     let table = m["lock_table"].as_str().filter(|t| !t.is_empty()).map(|t| format!(", table {t}")).unwrap_or_default();
     line("locks", format!("{}{table}, journal {} of {}", string(&m["lock_protocol"]), m["journal"], m["journals"]));
+    if let Some(cluster) = m["cluster"].as_object() {
+        let each = |list: &str, show: &dyn Fn(&Value) -> String| -> String {
+            cluster[list].as_array().map(|all| all.iter().map(show).collect::<Vec<_>>().join(", ")).unwrap_or_default()
+        };
+        let quorum = if cluster["quorate"] == true { "quorate" } else { "no quorum" };
+        let recovery = match cluster["locks"].as_str() {
+            Some("recovering") => format!(", recovering ({})", string(&cluster["recovery_step"])),
+            _ => String::new(),
+        };
+        line("node", format!("{}, {quorum}, generation {}{recovery}", string(&cluster["node"]), cluster["generation"]));
+        line("nodes", each("nodes", &|n| format!("{} {}", string(&n["name"]), string(&n["state"]).replace('_', " "))));
+        line("journals", each("journals", &|j| format!("{} {}", j["journal"], string(&j["node"]))));
+    }
     let (space, cache) = (&m["space"], &m["cache"]);
     line(
         "space",

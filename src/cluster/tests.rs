@@ -128,14 +128,16 @@ impl Lab {
         NodeConfig {
             node: NodeId(id),
             address: self.address(id),
+            tls: None,
             peers: nodes.iter().filter(|n| n.0 != id).map(|n| (*n, self.address(n.0))).collect(),
+            tls: None,
             membership: Box::new(Fixed::new(FixedConfig {
                 node: NodeId(id),
                 incarnation: LIVES.fetch_add(1, Ordering::Relaxed),
                 name: "test".into(),
                 nodes: nodes.clone(),
-                token_ms: 1000,
-                startup_ms: 1500,
+                token_ms: 2500,
+                startup_ms: 3000,
                 fencing: true,
             })),
             fence: nodes.iter().map(|n| (*n, FenceDevice { agent: "none".into(), options: vec![] })).collect(),

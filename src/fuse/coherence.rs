@@ -4,6 +4,10 @@
 //! Answers that are overtaken by that are thrown away by the kernel itself (A1), but for the first one that names an inode: as
 //! long as the kernel says that it does not know an inode which we named, that answer is still on its way, and it is told again
 //! (A2).
+//!
+//! So an answer may leave after its lock has gone (O7 asks for more): attributes in it are thrown away, a page in it is locked by the
+//! kernel until it has arrived, which a drain waits for, and what a program reads past the cache it may as well have read a moment
+//! earlier. Only LINK and SETATTR answers are taken unasked; their attributes are good for no time at all (`policy.rs`).
 
 use super::kernel::Kernel;
 use crate::error::Result;
@@ -16,7 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// For how long an answer that names an inode may be on its way.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The kernel's caches, as the engine asks for them.
 pub(super) struct Coherence {
@@ -83,7 +87,7 @@ impl Kernel {
     /// it does not know the inode.
     fn tell(&self, node: u64, offset: i64) -> Result<bool> {
         let Some(voice) = self.voice() else { return Ok(true) };
-        match voice.inval_inode(node, offset) {
+        match voice.inval_inode(node, offset, 0) {
             Ok(knows) => Ok(knows),
             // Nothing is mounted any more.
             Err(e)
@@ -94,6 +98,14 @@ impl Kernel {
                 Ok(true)
             }
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The kernel drops the pages of `len` bytes from `offset` on (0: to the end). Waits for page fills.
+    pub(super) fn drop_pages(&self, node: u64, offset: u64, len: i64) {
+        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+        if let Some(Err(e)) = self.voice().map(|voice| voice.inval_inode(node, offset, len)) {
+            tracing::debug!(node, "the kernel keeps what it has: {e}");
         }
     }
 

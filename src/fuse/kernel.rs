@@ -6,7 +6,7 @@ use super::service::Service;
 use super::tight::Collected;
 use crate::sync::DashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub(super) const WRITE_HANDLE: u64 = 1;
 
 /// A transport's way to tell the kernel something unasked.
 pub(super) trait Voice: Send + Sync {
-    /// Attributes of a node are no longer good, and unless `offset` is negative its pages neither. False when the kernel does not
-    /// know it.
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool>;
+    /// Attributes of a node are no longer good, and unless `offset` is negative its pages of `len` bytes from there (0: to the end)
+    /// neither. False when the kernel does not know it.
+    fn inval_inode(&self, node: u64, offset: i64, len: i64) -> io::Result<bool>;
 
     /// The kernel should forget a node that it does not have open. Does not wait.
     fn forget(&self, node: u64) -> io::Result<()>;
@@ -43,6 +43,8 @@ pub(super) struct Kernel {
     tight: AtomicBool,
     /// Its page cache, on a shared mount.
     pub(super) pages: Pages,
+    /// Its protocol is 7.this.
+    minor: AtomicU32,
     /// Handles given out.
     handles: AtomicU64,
 }
@@ -63,6 +65,16 @@ impl Kernel {
     pub(super) fn set_voice(&self, voice: Arc<dyn Voice>) {
         // Only one session ever calls this; a second voice would be the same one.
         let _ = self.voice.set(voice);
+    }
+
+    /// The kernel speaks protocol 7.`minor`.
+    pub(super) fn set_minor(&self, minor: u32) {
+        self.minor.store(minor, Ordering::Relaxed);
+    }
+
+    /// The kernel drops the pages that a write past the page cache covers also after the write (seen with 7.45).
+    pub(super) fn drops_after_writes(&self) -> bool {
+        self.minor.load(Ordering::Relaxed) >= 45
     }
 
     /// A handle for an open file, which no other has.
@@ -191,7 +203,7 @@ impl Kernel {
 
     fn invalidate(&self, node: u64, offset: i64) {
         let Some(voice) = self.voice() else { return };
-        if let Err(e) = voice.inval_inode(node, offset) {
+        if let Err(e) = voice.inval_inode(node, offset, 0) {
             tracing::debug!(node, "the kernel keeps what it has: {e}");
         }
     }

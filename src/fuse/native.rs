@@ -63,8 +63,9 @@ impl Session {
     pub(super) fn open(device: File, service: Service) -> io::Result<Self> {
         let readers = service.policy.readers.clamp(1, THREADS);
         let channel = Arc::new(Channel::new(device));
-        agree(&channel, &service)?;
+        let minor = agree(&channel, &service)?;
         let kernel = Arc::new(Kernel::default());
+        kernel.set_minor(minor);
         kernel.set_voice(Arc::<Channel>::clone(&channel));
         kernel.keep_block_counts_fresh()?;
         let turns = Arc::new(Turns::new(readers));
@@ -118,8 +119,8 @@ fn read_requests(server: &Server, turns: &Arc<Turns>) -> io::Result<Farewell> {
     }
 }
 
-/// INIT, the first request.
-fn agree(channel: &Arc<Channel>, service: &Service) -> io::Result<()> {
+/// INIT, the first request. The kernel's protocol is 7.this.
+fn agree(channel: &Arc<Channel>, service: &Service) -> io::Result<u32> {
     let mut buf = vec![0; BUFFER];
     loop {
         let Next::Request(len) = channel.next(&mut buf)? else {
@@ -160,6 +161,6 @@ fn agree(channel: &Arc<Channel>, service: &Service) -> io::Result<()> {
             ..InitOut::default()
         };
         reply.bytes(out.as_bytes());
-        return Ok(());
+        return Ok(version.minor);
     }
 }

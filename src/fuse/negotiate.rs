@@ -7,9 +7,9 @@ use std::io;
 use std::time::Duration;
 
 impl Voice for Notifier {
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool> {
+    fn inval_inode(&self, node: u64, offset: i64, len: i64) -> io::Result<bool> {
         // It does not say whether the kernel knows the node.
-        Notifier::inval_inode(self, INodeNo(node), offset, 0).map(|()| true)
+        Notifier::inval_inode(self, INodeNo(node), offset, len).map(|()| true)
     }
 
     fn forget(&self, _node: u64) -> io::Result<()> {

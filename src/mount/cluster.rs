@@ -10,6 +10,7 @@ use crate::ids::Jid;
 use crate::volume::{self, Opened};
 use lockclient::cluster_file::{ClusterFile, DEFAULT_PATH};
 use lockclient::node::Node;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
@@ -73,7 +74,10 @@ impl Plan {
             Cluster::join(&node, &self.lockspace, &JoinOptions { spectator, ..JoinOptions::default() })
         });
         match joined {
-            Ok(cluster) => Ok(Joined { cluster, node: Some(node), runtime: Some(runtime) }),
+            Ok(cluster) => {
+                let names = self.file.nodes.iter().map(|node| (node.id.0, node.name.clone())).collect();
+                Ok(Joined { cluster, names, node: Some(node), runtime: Some(runtime) })
+            }
             Err(e) => {
                 end(node, &runtime);
                 Err(e.to_string())
@@ -85,6 +89,8 @@ impl Plan {
 /// This node's part in the cluster.
 pub(super) struct Joined {
     pub(super) cluster: Arc<Cluster>,
+    /// All nodes' names.
+    names: BTreeMap<u32, String>,
     node: Option<Arc<Node>>,
     runtime: Option<Runtime>,
 }
@@ -93,7 +99,7 @@ impl Joined {
     /// What `gfs2r dlm` may look at.
     pub(super) fn dlm(&self) -> Option<Dlm> {
         let node = self.node.as_ref()?;
-        Some(Dlm::new(node.inspector(), self.cluster.space()?.clone()))
+        Some(Dlm::new(node.inspector(), self.cluster.space()?.clone(), self.names.clone()))
     }
 
     /// Makes fcntl(2) locks hold on all nodes.

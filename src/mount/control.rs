@@ -98,13 +98,16 @@ fn change(live: &Live, request: &str, rest: &str) -> Result<Value, String> {
         // On all nodes.
         "freeze" => done(live.cluster().map_or_else(|| fs.freeze(), |part| part.freeze())),
         "thaw" if !fs.is_frozen() => Err("not frozen".into()),
-        "thaw" => done(live.cluster().map_or_else(
-            || {
+        "thaw" => match live.cluster() {
+            None => {
                 fs.thaw();
-                Ok(())
+                Ok(Value::Null)
+            }
+            Some(part) => match part.thaw() {
+                Err(crate::error::Error::Invalid) => Err("another node froze it (thaw it there)".into()),
+                result => done(result),
             },
-            |part| part.thaw(),
-        )),
+        },
         _ => remounted(live, rest).map(|()| Value::Null),
     }
 }

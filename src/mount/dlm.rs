@@ -1,20 +1,55 @@
 //! What `gfs2r dlm` asks of a mount: the lock manager's node in this daemon, and its lockspace.
 
-use lockclient::inspect::PlockFileView;
+use lockclient::inspect::{ClusterNode, PlockFileView};
 use lockclient::node::Inspector;
 use lockclient::node::space::LockSpace;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The lock manager as far as it can be looked at.
 pub(super) struct Dlm {
     node: Inspector,
     space: LockSpace,
+    /// The nodes' names by their numbers.
+    names: BTreeMap<u32, String>,
 }
 
 impl Dlm {
     /// For a mount with `lock_dlm`: its node and the lockspace it has joined.
-    pub(super) fn new(node: Inspector, space: LockSpace) -> Self {
-        Self { node, space }
+    pub(super) fn new(node: Inspector, space: LockSpace, names: BTreeMap<u32, String>) -> Self {
+        Self { node, space, names }
+    }
+
+    /// What `gfs2r status` shows of the cluster: nodes, quorum, who has which journal. Null when the lock manager has ended.
+    pub(super) fn summary(&self) -> Value {
+        let Some(view) = self.node.inspect() else { return Value::Null };
+        let name = |node: u32| self.names.get(&node).cloned().unwrap_or_else(|| node.to_string());
+        let space = self.space.inspect();
+        let state = |node: &ClusterNode| match node {
+            _ if space.members.iter().any(|m| m.node == node.node) => "mounted",
+            _ if node.being_fenced => "being_fenced",
+            _ if node.in_doubt => "in_doubt",
+            _ if node.alive => "alive",
+            _ if node.fenced => "fenced",
+            _ => "absent",
+        };
+        let nodes: Vec<Value> = view
+            .membership
+            .nodes
+            .iter()
+            .map(|n| json!({ "id": n.node, "name": name(n.node), "state": state(n) }))
+            .collect();
+        let journals: Vec<Value> = space
+            .members
+            .iter()
+            .filter(|m| m.slot > 0)
+            .map(|m| json!({ "journal": m.slot - 1, "node": name(m.node) }))
+            .collect();
+        json!({
+            "node": name(view.node), "quorate": view.quorate, "generation": space.generation,
+            "locks": if space.running { "running" } else { "recovering" }, "recovery_step": space.recovery_step,
+            "nodes": nodes, "journals": journals,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A running mount as others see it: its state, its numbers, its locks.
 
 use super::cluster::Joined;
+use super::dlm::Dlm;
 use super::options::MountOptions;
 use crate::cluster::Cluster;
 use crate::error::Result;
@@ -23,7 +24,7 @@ pub(super) struct Live {
     pub(super) options: Mutex<MountOptions>,
     pub(super) atime: Arc<AtimeSwitch>,
     /// The lock manager, of a mount that has one.
-    pub(super) dlm: Option<super::dlm::Dlm>,
+    pub(super) dlm: Option<Dlm>,
     /// Held by whoever freezes, thaws or remounts: one after the other.
     pub(super) changing: Mutex<()>,
     /// Our part in the cluster, until it is left; none with lock_nolock.
@@ -81,6 +82,7 @@ impl Live {
                 "metadata_limit_bytes": options.open.cache_bytes,
                 "dirty_data_bytes": vol.cache.data().dirty_bytes(),
             },
+            "cluster": self.dlm.as_ref().map(Dlm::summary),
             "glocks": { "inode": vol.inodes.len(), "rgrp": vol.rgrps.locks().len() },
         })
     }

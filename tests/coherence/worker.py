@@ -201,6 +201,52 @@ def model(path, lock, expect, seconds, seed):
     return rounds
 
 
+def shakes(path, how, seconds):
+    """One thing with a file over and over, while others do other things."""
+    fd = os.open(path, os.O_RDWR)
+    m = mmap.mmap(fd, 16 * PAGE) if how in ("dirty", "fault") else None
+    r, done, end = random.Random(seconds), 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        if how == "dirty":
+            m[r.randrange(16) * PAGE] = done % 251
+        elif how == "fault":
+            m[r.randrange(16) * PAGE + 1]
+        elif how == "size":
+            os.ftruncate(fd, (16 + r.randrange(16)) * PAGE)
+        elif how == "look":
+            os.pread(fd, PAGE, 0)
+        elif how == "write":
+            os.pwrite(fd, b"w", r.randrange(16) * PAGE + 2)
+        done += 1
+    if m is not None:
+        m.close()
+    os.close(fd)
+    return done
+
+
+def checks(path, seconds):
+    """Writes past the cache and looks through a mapping at once; how often it was wrong."""
+    w, r, wrong, n, end = Register(path, "wo"), Register(path, "mmap-ro"), 0, 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        n += 1
+        w.set(n)
+        wrong += r.get() != n
+    w.close()
+    r.close()
+    return (wrong, n > 100)
+
+
+def stares(path, seconds):
+    """Looks through a mapping without a pause."""
+    r, end, done = Register(path, "mmap-ro"), time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        for _ in range(100):
+            r.get()
+        done += 100
+    r.close()
+    return done
+
+
 def mix(root, seconds, seed):
     """Anything, on few names; only for what hangs."""
     r, done, end = random.Random(seed), 0, time.monotonic() + seconds
@@ -221,10 +267,17 @@ def mix(root, seconds, seed):
     def mapped():
         fd = opened(os.O_RDWR | os.O_CREAT)
         os.ftruncate(fd, 9000)
-        with mmap.mmap(fd, 9000) as m:
-            for i in range(0, 9000, 1000):
-                m[i] = i % 251
-                m[8999 - i]
+        child = os.fork()
+        if child == 0:
+            # Somebody may cut the file off meanwhile: SIGBUS.
+            try:
+                m = mmap.mmap(fd, 9000)
+                for i in range(0, 9000, 1000):
+                    m[i] = i % 251
+                    m[8999 - i]
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
 
     def locked():
         fd = opened(os.O_RDWR | os.O_CREAT)

@@ -338,7 +338,7 @@ async fn s55_both_connect_at_once() {
 async fn ask(stream: &mut tokio::net::TcpStream, tag: u64) -> std::io::Result<()> {
     let body = crate::frame::RcomBody::Status { need_slots: false };
     let rcom = crate::frame::Rcom { result: 0, id: tag, seq: 1, seq_reply: 0, body };
-    let bytes = crate::wire::encode(NodeId(2), 77, &Frame::Rcom(Box::new(rcom))).expect("fits");
+    let bytes = crate::wire::encode(NodeId(2), 77, &crate::frame::Frame::Rcom(Box::new(rcom))).expect("fits");
     tokio::io::AsyncWriteExt::write_all(stream, &bytes).await
 }
 
@@ -351,7 +351,7 @@ async fn answered(stream: &mut tokio::net::TcpStream) -> u64 {
         let length = crate::wire::frame_length(&bytes).expect("a frame").expect("a header");
         bytes.resize(length, 0);
         stream.read_exact(&mut bytes[crate::wire::HEADER..]).await.expect("a whole answer");
-        if let crate::wire::PacketBody::Frame { frame: Frame::Rcom(rcom), .. } =
+        if let crate::wire::PacketBody::Frame { frame: crate::frame::Frame::Rcom(rcom), .. } =
             crate::wire::decode(&bytes).expect("decodes").body
         {
             return rcom.id;

@@ -200,7 +200,7 @@ impl Bench {
             .collect();
         let cluster = members.iter().map(|m| (m.node, m.incarnation)).collect();
         self.feed(Event::Stop);
-        self.feed(Event::Start(Start { members, cluster }));
+        self.feed(Event::Start(Start { members, cluster, round: u64::from(here) }));
     }
 
     fn engine_node(&self) -> u32 {

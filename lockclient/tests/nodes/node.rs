@@ -110,6 +110,7 @@ fn config(arguments: &[String]) -> Option<NodeConfig> {
             fencing: fencing == "true",
         })),
         fence: nodes.iter().map(|node| (*node, device.clone())).collect::<BTreeMap<_, _>>(),
+        tls: None,
     })
 }
 

@@ -91,7 +91,7 @@ fn s68_a_node_unmounts_while_it_replays() {
     let jid = victim.jid();
     victim.crash();
     let [a, b] = <[Member; 2]>::try_from(members).ok().expect("two");
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(4500));
     std::thread::scope(|scope| {
         // One of them replays, the other finds the journal in use.
         let left = scope.spawn(|| a.unmount());

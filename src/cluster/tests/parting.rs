@@ -10,7 +10,8 @@ fn s68_a_node_withdraws_and_another_replays_its_journal() {
     let lab = Lab::new(3);
     let mut members = lab.members();
     let tables: Vec<_> = members.iter().map(|m| m.table(10)).collect();
-    drop(tables[0].get(name(1)).exclusive().expect("granted"));
+    // In use until the end, so that it is not given up before.
+    let held = tables[0].get(name(1)).exclusive().expect("granted");
     let bad = members.remove(0);
     let jid = bad.jid();
     lab.disk.stuck.store(true, Ordering::SeqCst);
@@ -20,6 +21,7 @@ fn s68_a_node_withdraws_and_another_replays_its_journal() {
         std::thread::sleep(Duration::from_millis(500));
         assert!(!wanted.is_finished() && lab.disk.is_dirty(jid), "granted before the replay");
         assert!(tables[0].get(name(2)).shared().is_err(), "a withdrawn node gets no lock");
+        drop(held);
         lab.disk.stuck.store(false, Ordering::SeqCst);
         assert_eq!(parting.join().expect("no panic"), Parting::Replayed);
         wanted.join().expect("granted");

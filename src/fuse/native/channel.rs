@@ -55,8 +55,8 @@ impl Channel {
 }
 
 impl Voice for Channel {
-    fn inval_inode(&self, node: u64, offset: i64) -> io::Result<bool> {
-        let what = InvalInodeOut { node, offset, len: 0 };
+    fn inval_inode(&self, node: u64, offset: i64, len: i64) -> io::Result<bool> {
+        let what = InvalInodeOut { node, offset, len };
         match self.send(0, NOTIFY_INVAL_INODE, &[what.as_bytes()]) {
             Ok(()) => Ok(true),
             // The kernel does not know the inode (any more).

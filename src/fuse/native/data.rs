@@ -47,20 +47,51 @@ impl Server {
             append: open_how(write.flags).append,
             cached: write.write_flags & WRITE_CACHE != 0,
         };
-        let send = |reply: Reply, result: Result<usize>| match result {
-            Ok(n) => reply.written(n),
-            Err(e) => reply.error(&e),
-        };
-        match self.dispatcher.here(|| self.kernel.write(&self.service, &asker, (node, write.offset), data, how)) {
-            Some(result) => send(reply, result),
+        let at = (node, write.offset);
+        match self.dispatcher.here(|| self.kernel.write(&self.service, &asker, at, data, how)) {
+            Some(result) if !beside_pages(&self.kernel, &self.service, node, how) => written(reply, result),
+            Some(result) => {
+                let kernel = Arc::clone(&self.kernel);
+                self.dispatcher.later(move || {
+                    kernel.drop_written(node, &write, how);
+                    written(reply, result);
+                });
+            }
             None => {
                 let (service, kernel, data) = (Arc::clone(&self.service), Arc::clone(&self.kernel), data.to_vec());
                 self.dispatcher.later(move || {
-                    let result = kernel.write(&service, &asker, (node, write.offset), &data, how);
-                    send(reply, result);
+                    let result = kernel.write(&service, &asker, at, &data, how);
+                    if beside_pages(&kernel, &service, node, how) {
+                        kernel.drop_written(node, &write, how);
+                    }
+                    written(reply, result);
                 });
             }
         }
+    }
+}
+
+/// The write went past a page cache that has pages of the file, and the kernel does not see to that itself.
+fn beside_pages(kernel: &Kernel, service: &Service, node: u64, how: WriteHow) -> bool {
+    service.policy.is_shared() && !how.cached && !kernel.drops_after_writes() && kernel.pages.holds(node)
+}
+
+impl Kernel {
+    /// Drops what a write past the page cache may have left in it: the kernel dropped these pages before it asked us, and not again.
+    fn drop_written(&self, node: u64, write: &WriteIn, how: WriteHow) {
+        // Only we know where the end was that was written to.
+        if how.append {
+            self.drop_pages(node, 0, 0)
+        } else {
+            self.drop_pages(node, write.offset, i64::from(write.size))
+        }
+    }
+}
+
+fn written(reply: Reply, result: Result<usize>) {
+    match result {
+        Ok(n) => reply.written(n),
+        Err(e) => reply.error(&e),
     }
 }
 
