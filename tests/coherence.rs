@@ -425,3 +425,14 @@ fn hand_overs() {
     pair.is(0, "os.fstat(fd).st_size", &(2 * TURNS).to_string());
     pair.finish();
 }
+
+/// Stays mounted for a while, for other tests and for looking: `GFS2R_POSIX_ON=<a mount> cargo test --release --test posix`.
+#[test]
+#[ignore = "only stays mounted"]
+fn stay() {
+    let Some(pair) = Pair::new() else { return };
+    println!("{} {}", pair.rig.path(0, ""), pair.rig.path(1, ""));
+    let seconds = std::env::var("STAY").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    pair.finish();
+}
