@@ -4,6 +4,7 @@ use super::daemon::leave;
 use super::live::Live;
 use super::options::OnError;
 use super::table;
+use crate::cluster::Parting;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -112,8 +113,14 @@ fn keep(live: &Live, stop: &AtomicBool) {
                 told = true;
                 if let Some(part) = live.cluster() {
                     // The others replay our journal; until then they wait for what we had locked.
-                    let parting = part.withdraw();
-                    tracing::info!("withdrawn from the cluster: {parting:?}");
+                    match part.withdraw() {
+                        Parting::Replayed => tracing::info!("another node has replayed our journal"),
+                        // Unmounting ends the process without leaving: a death, after which it is replayed.
+                        Parting::Unreplayed => {
+                            tracing::error!("no other node has replayed our journal: our locks are kept until the unmount");
+                            live.abandon_cluster();
+                        }
+                    }
                 }
             }
             if live.options.lock().on_error == OnError::Panic {

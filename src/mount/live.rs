@@ -37,6 +37,14 @@ impl Live {
         self.joined.lock().as_ref().map(|joined| Arc::clone(&joined.cluster))
     }
 
+    /// The cluster is not to be left in order, but to notice that this process has ended.
+    pub(super) fn abandon_cluster(&self) {
+        if let Some(joined) = self.joined.lock().take() {
+            // What it holds must stay as it is, and nobody is told anything any more.
+            std::mem::forget(joined);
+        }
+    }
+
     /// Closes the volume, then leaves the cluster: all is on the disk, and others may use it. Closing again does nothing.
     pub(super) fn close(&self) -> Result<()> {
         let closed = self.opened.close();
