@@ -4,7 +4,6 @@ use super::daemon::leave;
 use super::live::Live;
 use super::options::OnError;
 use super::table;
-use crate::cluster::Parting;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -111,17 +110,8 @@ fn keep(live: &Live, stop: &AtomicBool) {
             if !told {
                 tracing::error!("withdrawn: {cause}");
                 told = true;
-                if let Some(part) = live.cluster() {
-                    // The others replay our journal; until then they wait for what we had locked.
-                    match part.withdraw() {
-                        Parting::Replayed => tracing::info!("another node has replayed our journal"),
-                        // Unmounting ends the process without leaving: a death, after which it is replayed.
-                        Parting::Unreplayed => {
-                            tracing::error!("no other node has replayed our journal: our locks are kept until the unmount");
-                            live.abandon_cluster();
-                        }
-                    }
-                }
+                // The others replay our journal; until then they wait for what we had locked.
+                live.withdraw();
             }
             if live.options.lock().on_error == OnError::Panic {
                 tracing::error!("errors=panic: the daemon ends");

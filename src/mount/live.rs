@@ -3,7 +3,7 @@
 use super::cluster::Joined;
 use super::dlm::Dlm;
 use super::options::MountOptions;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Parting};
 use crate::error::Result;
 use crate::fuse::AtimeSwitch;
 use crate::ids::BlockSize;
@@ -37,17 +37,34 @@ impl Live {
         self.joined.lock().as_ref().map(|joined| Arc::clone(&joined.cluster))
     }
 
+    /// Has other nodes replay our journal, and leaves the cluster when that is done. If nobody can, it is left with the end of
+    /// this process: a death, after which the journal is replayed.
+    pub(super) fn withdraw(&self) {
+        let Some(part) = self.cluster() else { return };
+        match part.withdraw() {
+            Parting::Replayed => tracing::info!("another node has replayed our journal"),
+            Parting::Unreplayed => {
+                tracing::error!("no other node has replayed our journal: our locks are kept until this process ends");
+                self.abandon_cluster();
+            }
+        }
+    }
+
     /// The cluster is not to be left in order, but to notice that this process has ended.
-    pub(super) fn abandon_cluster(&self) {
+    fn abandon_cluster(&self) {
         if let Some(joined) = self.joined.lock().take() {
             // What it holds must stay as it is, and nobody is told anything any more.
             std::mem::forget(joined);
         }
     }
 
-    /// Closes the volume, then leaves the cluster: all is on the disk, and others may use it. Closing again does nothing.
+    /// Closes the volume, then leaves the cluster: all is on the disk, and others may use it. Closing again does nothing. When
+    /// the volume cannot be closed, others replay its journal before they get our locks.
     pub(super) fn close(&self) -> Result<()> {
         let closed = self.opened.close();
+        if closed.is_err() {
+            self.withdraw();
+        }
         if let Some(mut joined) = self.joined.lock().take() {
             joined.leave();
         }
