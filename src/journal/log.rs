@@ -16,7 +16,10 @@ use crate::ids::{BatchId, Jid, LockName, LogBlock, LogSeq};
 use crate::sync::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Longest time that closing the log takes.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// The log of this node.
 pub struct Journal {
@@ -157,7 +160,11 @@ impl Journal {
             // A transaction's revokes are limited; a lock with more copies than that takes several.
             let most = (log.map.size() as usize / 8) * log.costs.more_revokes;
             let some = &copies[..copies.len().min(most)];
-            let mut tx = self.begin(Reserve::default().with_revokes(some.len() as u32))?;
+            let mut tx = match self.begin(Reserve::default().with_revokes(some.len() as u32)) {
+                // The log is being closed, which brings everything into place.
+                Err(Error::ReadOnly) if self.comes_to_rest(log) => return Ok(()),
+                other => other?,
+            };
             let busy = tx.revoke_copies(some);
             let batch = tx.commit();
             self.flush_to(batch, FlushReason::Normal)?;
@@ -166,6 +173,15 @@ impl Journal {
             }
         }
     }
+    /// Waits for a close that is under way; true when the log is shut.
+    fn comes_to_rest(&self, log: &Log) -> bool {
+        let until = Instant::now() + CLOSING;
+        while !log.is_shut() && self.withdrawn().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        log.is_shut()
+    }
+
     /// Closes the log: quiesce, then a header with UNMOUNT whose tail is itself. Transactions afterwards say `ReadOnly`.
     pub fn shutdown(&self) -> Result<()> {
         let Some(log) = &self.log else { return Ok(()) };

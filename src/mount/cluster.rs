@@ -12,6 +12,7 @@ use lockclient::cluster_file::{ClusterFile, DEFAULT_PATH};
 use lockclient::node::Node;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -136,17 +137,23 @@ fn end(node: Arc<Node>, runtime: &Runtime) {
 }
 
 /// What the cluster asks of this mount.
-pub(super) struct ForPeers(pub(super) Weak<Opened>);
+pub(super) struct ForPeers {
+    pub(super) opened: Weak<Opened>,
+    /// Set when a journal was replayed: the dead node may have been the last that used a file without a name.
+    pub(super) orphans: Arc<AtomicBool>,
+}
 
 impl ForPeers {
     fn opened(&self) -> Result<Arc<Opened>> {
-        self.0.upgrade().ok_or(Error::Withdrawn)
+        self.opened.upgrade().ok_or(Error::Withdrawn)
     }
 }
 
 impl Recovery for ForPeers {
     fn recover(&self, jid: Jid) -> Result<()> {
-        self.opened()?.recover_journal(jid).map(|_| ())
+        self.opened()?.recover_journal(jid)?;
+        self.orphans.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn journals(&self) -> u32 {

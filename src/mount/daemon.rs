@@ -18,6 +18,7 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Mounts and serves until unmounted. `ready` is called once the mount is usable.
 pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
@@ -124,12 +125,16 @@ fn bring_up(plan: Plan) -> Result<(fuse::Session, Arc<Live>), String> {
         atime,
         changing: Mutex::default(),
         dlm: joined.as_ref().and_then(Joined::dlm),
+        // A crash may have left some.
+        orphans: Arc::new(AtomicBool::new(true)),
         joined: Mutex::new(joined),
     };
     match fuse::mount(&spec, service, claim) {
         Ok(session) => {
             let part = live.cluster();
-            match part.map_or(Ok(()), |part| part.serve(Arc::new(ForPeers(Arc::downgrade(&live.opened))))) {
+            let (opened, orphans) = (Arc::downgrade(&live.opened), Arc::clone(&live.orphans));
+            let for_peers = ForPeers { opened, orphans };
+            match part.map_or(Ok(()), |part| part.serve(Arc::new(for_peers))) {
                 Ok(()) => Ok((session, Arc::new(live))),
                 Err(e) => Err(undo(session, &live, &e.to_string())),
             }

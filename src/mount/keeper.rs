@@ -94,16 +94,16 @@ fn keep(live: &Live, stop: &AtomicBool) {
     let mut page_cache = PageCache::of(&live.target);
     page_cache.raise_readahead();
     page_cache.limit_writes(opened.fs.space().free_bytes());
-    if !opened.is_read_only() {
-        match opened.fs.reclaim_orphans(stop) {
-            Ok(0) => {}
-            Ok(n) => tracing::info!(inodes = n, "deleted inodes that lost their last name before a crash"),
-            Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
-        }
-    }
     let mut last = Instant::now();
     let mut told = false;
     while !stop.load(Ordering::Acquire) {
+        if !opened.is_read_only() && live.orphans.swap(false, Ordering::AcqRel) {
+            match opened.fs.reclaim_orphans(stop) {
+                Ok(0) => {}
+                Ok(n) => tracing::info!(inodes = n, "deleted inodes that lost their last name before a crash"),
+                Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
+            }
+        }
         std::thread::park_timeout(Duration::from_secs(1));
         page_cache.limit_writes(opened.fs.space().free_bytes());
         if let Some(cause) = opened.fs.volume().journal.withdrawn() {

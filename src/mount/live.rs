@@ -13,6 +13,7 @@ use crate::volume::{Identity, Opened, uuid_text};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What the parts of the daemon share.
 pub(super) struct Live {
@@ -27,6 +28,8 @@ pub(super) struct Live {
     pub(super) dlm: Option<Dlm>,
     /// Held by whoever freezes, thaws or remounts: one after the other.
     pub(super) changing: Mutex<()>,
+    /// There may be inodes without a name that nobody uses any more.
+    pub(super) orphans: Arc<AtomicBool>,
     /// Our part in the cluster, until it is left; none with lock_nolock.
     pub(super) joined: Mutex<Option<Joined>>,
 }
