@@ -91,6 +91,7 @@ async fn three_nodes_pass_a_lock_around_with_its_value() {
     for id in 1..=3 {
         nodes.push(place.node(id, true).await);
     }
+    let t0 = Instant::now();
     let (notices, mut noticed) = unbounded_channel();
     let mut spaces = Vec::new();
     for node in &nodes {
@@ -99,6 +100,7 @@ async fn three_nodes_pass_a_lock_around_with_its_value() {
         let join = tokio::time::timeout(Duration::from_secs(30), Locks::join(node, "ring", tell));
         spaces.push(join.await.expect("in time").expect("join"));
     }
+    eprintln!("T joined {:?}", t0.elapsed());
     let mut held = spaces[0].lock_with(b"baton", Mode::Ex, LockFlags::VALBLK).await.expect("lock");
     for round in 1..30u8 {
         let from = &spaces[usize::from(round + 2) % 3];
@@ -119,11 +121,15 @@ async fn three_nodes_pass_a_lock_around_with_its_value() {
     }
     let text = spaces[0].space().dump();
     assert!(text.contains("baton"), "{text}");
+    eprintln!("T worked {:?}", t0.elapsed());
     for (node, locks) in nodes.iter().zip(&spaces) {
         node.release(locks.space()).await;
     }
+    eprintln!("T released {:?}", t0.elapsed());
     for node in nodes {
+        eprintln!("{:#?}", node.counters());
         node.shutdown().await;
+    eprintln!("T down {:?}", t0.elapsed());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is known of another node: what it said last, whether it hears us, and which of its lives are over.
 
-use crate::wire::Heartbeat;
+use crate::ids::NodeId;
+use crate::wire::{Heard, Heartbeat};
 use std::collections::VecDeque;
 
 /// Another node.
@@ -12,7 +13,9 @@ pub(super) struct Peer {
     /// It hears us, too.
     pub(super) mutual: bool,
     /// Incarnation and number of the newest sign of life ever.
-    last: Option<(u64, u64)>,
+    pub(super) last: Option<(u64, u64)>,
+    /// When we said the newest that it is known to have heard of us.
+    pub(super) heard_us: Option<u64>,
     /// Incarnations that are over. What they said may still be under way.
     past: VecDeque<u64>,
     pub(super) fence_under_way: bool,
@@ -27,6 +30,12 @@ impl Peer {
     /// The newest it has said, if we and it hear one another.
     pub(super) fn living(&self) -> Option<&Heartbeat> {
         self.beat.as_ref().filter(|_| self.mutual)
+    }
+
+    /// How we say that we hear it.
+    pub(super) fn as_heard(&self, node: NodeId) -> Option<Heard> {
+        let (incarnation, number) = self.beat.as_ref().and(self.last)?;
+        Some(Heard { node, incarnation, number })
     }
 
     /// Is this news? Notes that it has been heard. `Some(true)`: of a new incarnation.
