@@ -10,9 +10,9 @@ mod links;
 pub mod plocks;
 pub mod space;
 mod teller;
-mod trust;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use crate::clock::Clock;
 use crate::engine::{Config, Event};

@@ -20,9 +20,9 @@
 
 mod inspect;
 mod peer;
-mod trust;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use super::{Membership, MembershipAction, MembershipEvent};
 use crate::ids::NodeId;
@@ -30,8 +30,8 @@ use crate::inspect::MembershipView;
 use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 use peer::Peer;
-use trust::Sent;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use trust::Sent;
 
 /// The cluster, alike on all nodes, and this node's place in it. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -46,8 +46,7 @@ pub struct FixedConfig {
     pub nodes: Vec<NodeId>,
     /// Silence after which a node is dead.
     pub token_ms: u64,
-    /// How long nodes that have not been seen are waited for, from the moment there is a majority, before they are fenced.
-    /// (Members of a started view that fall silent are not waited for beyond the token.)
+    /// How long nodes that have not been seen are waited for, once there is a majority, before they are fenced.
     pub startup_ms: u64,
     /// Nodes in doubt are fenced. Without this, data is at risk: for laboratories only.
     pub fencing: bool,

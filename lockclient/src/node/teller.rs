@@ -80,7 +80,8 @@ impl Teller {
     pub(super) fn tell_promptly(&self) {
         let mut state = self.state();
         for _ in 0..TURN {
-            let ready = !state.telling && self.trust.holds() && state.queue.front().is_some_and(|first| self.is_prompt(first));
+            let ready =
+                !state.telling && self.trust.holds() && state.queue.front().is_some_and(|first| self.is_prompt(first));
             let Some(callback) = ready.then(|| state.queue.pop_front()).flatten() else { break };
             state = self.tell_one(state, callback);
         }
@@ -157,10 +158,7 @@ impl Drop for Told<'_> {
 
 /// Is this nothing that anyone is granted?
 fn passes(callback: &Callback) -> bool {
-    !matches!(
-        callback,
-        Callback::Completed(..) | Callback::Blocking(..) | Callback::Refused(..) | Callback::Plock(..)
-    )
+    !matches!(callback, Callback::Completed(..) | Callback::Blocking(..) | Callback::Refused(..) | Callback::Plock(..))
 }
 
 fn tell(client: &dyn LockClient, callback: Callback) {

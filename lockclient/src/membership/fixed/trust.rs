@@ -27,7 +27,8 @@ impl Sent {
 
     /// When we said what this says was heard of us.
     pub(super) fn when_heard(&self, beat: &Heartbeat, config: &FixedConfig) -> Option<u64> {
-        let heard = beat.hears.iter().find(|heard| (heard.node, heard.incarnation) == (config.node, config.incarnation))?;
+        let heard =
+            beat.hears.iter().find(|heard| (heard.node, heard.incarnation) == (config.node, config.incarnation))?;
         self.0.iter().find(|(number, _)| *number == heard.number).map(|(_, at)| *at)
     }
 }
