@@ -365,7 +365,7 @@ impl Fixed {
         let goes_on = |node: NodeId| view.members.iter().any(|member| member.0 == node);
         known
             .filter(|member| !goes_on(member.0) && !self.has_left(lockspace, *member))
-            .filter(|member| self.incarnation(member.0).is_none_or(|lives| lives == member.1))
+            .filter(|member| !self.is_over((member.0, member.1)))
             .map(|member| member.0)
             .collect()
     }

@@ -1,5 +1,6 @@
 //! What is known of another node: what it said last, whether it hears us, and which of its lives are over.
 
+use super::Fixed;
 use crate::ids::NodeId;
 use crate::wire::{Heard, Heartbeat};
 use std::collections::VecDeque;
@@ -52,5 +53,13 @@ impl Peer {
         }
         self.heard = Some(now);
         Some(past.is_some())
+    }
+}
+
+impl Fixed {
+    /// Has a node begun a new life since? It need not hear us yet: the process that lived this one is dead.
+    pub(super) fn is_over(&self, (node, incarnation): (NodeId, u64)) -> bool {
+        let replaced = self.peers.get(&node).is_some_and(|peer| peer.past.contains(&incarnation));
+        replaced || self.incarnation(node).is_some_and(|lives| lives != incarnation)
     }
 }

@@ -383,3 +383,18 @@ fn who_was_never_seen_is_waited_for_from_the_majority_on() {
     net.run(1500);
     assert_eq!((&net.fenced[..], net.members(1)), (&[NodeId(3)][..], vec![1, 2]));
 }
+
+/// Found with real processes on a busy machine: a node is back at once, and was fenced because it did not answer at once.
+#[test]
+fn a_new_life_that_hears_nobody_yet_is_not_fenced_for_the_old_one() {
+    let mut net = Net::new(3, &[1, 2, 3]);
+    net.run(2000);
+    net.silence(1, 2);
+    net.silence(3, 2);
+    net.boot(2, 3, 2);
+    net.run(3000);
+    assert_eq!((net.fenced.len(), net.members(1), net.members(3)), (0, vec![1, 3], vec![1, 3]));
+    net.silent.clear();
+    net.run(2000);
+    assert_eq!(net.members(1), [1, 2, 3]);
+}
