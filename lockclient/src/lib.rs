@@ -24,6 +24,7 @@
 //! [`transport`], [`node`], [`client`] (sockets, threads, tasks); [`inspect`] (what people see); and [`sim`], where all of it is put to the test.
 
 pub mod client;
+mod clock;
 pub mod cluster_file;
 pub mod engine;
 pub mod fence;

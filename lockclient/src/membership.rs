@@ -78,6 +78,11 @@ pub trait Membership: Send {
     fn view(&self) -> MembershipView {
         MembershipView::default()
     }
+    /// Until this moment (milliseconds, as in [`Membership::handle`]) the others cannot have declared this node dead, as far as
+    /// it can know: they are known to have heard it. It must not act on its locks after that. `u64::MAX`: there is nobody.
+    fn trusted_until(&self) -> u64 {
+        u64::MAX
+    }
     /// Are there enough nodes to go on?
     fn is_quorate(&self) -> bool;
 }

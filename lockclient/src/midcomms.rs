@@ -305,7 +305,8 @@ impl Midcomms {
         }
         self.fin = None;
         match self.state {
-            State::LastAck | State::Closing => self.reset(),
+            // The peer may still wait for our word about its own FIN, which came in the same breath.
+            State::LastAck | State::Closing => self.reset_keeping_transmit(),
             State::FinWait1 => self.state = State::FinWait2,
             _ => {}
         }

@@ -12,7 +12,9 @@ pub mod space;
 mod teller;
 #[cfg(test)]
 mod tests;
+mod trust;
 
+use crate::clock::Clock;
 use crate::engine::{Config, Event};
 use crate::fence::{FenceDevice, fence};
 use crate::ids::NodeId;
@@ -98,7 +100,7 @@ pub struct Node {
     links: Arc<Links>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
-    begun: Instant,
+    clock: Clock,
 }
 
 impl Node {
@@ -106,9 +108,9 @@ impl Node {
     pub async fn start(config: NodeConfig) -> std::io::Result<Node> {
         let load = |files: &TlsFiles| Tls::load(files, config.node).map(Arc::new).map_err(std::io::Error::other);
         let tls = config.tls.as_ref().map(load).transpose()?;
-        let begun = Instant::now();
+        let clock = Clock::begin();
         let (lines, inboxes) = lines(config.peers.keys().copied());
-        let links = Arc::new(Links::new(config.node, lines, begun, tls.is_some()));
+        let links = Arc::new(Links::new(config.node, lines, clock, tls.is_some()));
         let counters = Arc::new(Counters::default());
         let (local, peers) = (config.address, config.peers);
         let settings = Settings { local, peers, tls, counters: counters.clone() };
@@ -117,7 +119,7 @@ impl Node {
         let (outbound, outgoing) = unbounded_channel();
         let driver = Driver {
             node: config.node,
-            begun,
+            clock,
             commands: commands.clone(),
             transport,
             membership: config.membership,
@@ -128,7 +130,7 @@ impl Node {
             leaving: BTreeMap::new(),
         };
         let task = tokio::spawn(driver.run(inbox, outgoing, events));
-        Ok(Node { id: config.node, commands, outbound, links, counters, task, begun })
+        Ok(Node { id: config.node, commands, outbound, links, counters, task, clock })
     }
 
     /// Enters a lockspace; returns once recovery has made this node a full member. `configure` may change the
@@ -144,7 +146,7 @@ impl Node {
         (config.first_sequence, config.first_tag) = (seed, seed.rotate_left(17) >> 1);
         configure(&mut config);
         let ways = (self.links.clone(), self.outbound.clone());
-        let shared = Shared::new(name, config, self.begun, ways, client).map_err(JoinError::Thread)?;
+        let shared = Shared::new(name, config, self.clock, ways, client).map_err(JoinError::Thread)?;
         let (done, answer) = oneshot::channel();
         self.commands.send(Command::Join { shared: shared.clone(), done }).map_err(|_| JoinError::Shutdown)?;
         match answer.await {
@@ -247,7 +249,7 @@ impl Drop for Spaces {
 
 struct Driver {
     node: NodeId,
-    begun: Instant,
+    clock: Clock,
     commands: UnboundedSender<Command>,
     transport: Transport,
     links: Arc<Links>,
@@ -308,7 +310,7 @@ impl Driver {
     }
 
     fn now(&self) -> u64 {
-        self.begun.elapsed().as_millis() as u64
+        self.clock.now()
     }
 
     /// When something is due; clients may have made something due without telling, so at least once a second.
@@ -319,7 +321,7 @@ impl Driver {
         let due = engines.chain(self.membership.wake_at()).chain([self.links.wake_at()]).min().unwrap_or(u64::MAX);
         let due = due.clamp(now + 1, now + 1000);
         self.links.plan(due);
-        self.begun + Duration::from_millis(due)
+        Instant::now() + Duration::from_millis(due - now)
     }
 
     fn tick(&mut self) {
@@ -390,6 +392,15 @@ impl Driver {
                 MembershipAction::Fence(node) => self.fence(node),
                 MembershipAction::Datagram { to, bytes } => self.transport.datagram(to, bytes),
             }
+        }
+        self.renew_trust();
+    }
+
+    /// After everything that came has been worked off: had they gone on without us, the lockspace would be gone now.
+    fn renew_trust(&self) {
+        self.links.trust.renew(self.membership.trusted_until());
+        if self.links.trust.holds() {
+            self.spaces.list.values().for_each(|shared| shared.go_on());
         }
     }
 

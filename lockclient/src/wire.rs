@@ -14,7 +14,7 @@ mod rcom;
 #[cfg(test)]
 mod tests;
 
-pub use heartbeat::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
+pub use heartbeat::{Heard, Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 
 pub use plock::{decode_plock, encode_plock};
 

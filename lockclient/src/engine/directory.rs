@@ -119,7 +119,11 @@ impl Engine {
             None => self.ignore("removal of an unknown resource"),
             Some(key) if self.resources[key].master != Master::Node(from) => self.ignore("removal by another master"),
             // The master will make the resource anew when our request reaches it.
-            Some(key) if self.resources[key].locks > 0 => self.ignore("removal of a resource in use"),
+            // If the request never goes out, nobody is left who would tell us to forget it.
+            Some(key) if self.resources[key].locks > 0 => {
+                self.resources[key].unconfirmed = true;
+                self.ignore("removal of a resource in use");
+            }
             Some(key) => self.resources.remove(key),
         }
     }

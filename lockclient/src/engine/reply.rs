@@ -139,6 +139,10 @@ impl Engine {
             result::EBADR | result::ENOTBLK => self.not_the_master(key, from, msg.result),
             _ => {
                 // EAGAIN; or the master has no room, which ends the request just the same.
+                if !asked_directory && msg.result == result::EAGAIN {
+                    // It has the resource, and will say so when it forgets it.
+                    self.resources[resource].unconfirmed = false;
+                }
                 self.take_flags(key, &msg);
                 self.complete(key, Status::Again);
                 self.free_lock(key);

@@ -22,6 +22,7 @@ mod inspect;
 mod peer;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use super::{Membership, MembershipAction, MembershipEvent};
 use crate::ids::NodeId;
@@ -30,6 +31,7 @@ use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use trust::Sent;
 
 /// The cluster, alike on all nodes, and this node's place in it. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ pub struct FixedConfig {
     pub nodes: Vec<NodeId>,
     /// Silence after which a node is dead.
     pub token_ms: u64,
-    /// How long nodes that have not been seen are waited for before they are fenced.
+    /// How long nodes that have not been seen are waited for, once there is a majority, before they are fenced.
     pub startup_ms: u64,
     /// Nodes in doubt are fenced. Without this, data is at risk: for laboratories only.
     pub fencing: bool,
@@ -73,7 +75,6 @@ pub struct Fixed {
     config: FixedConfig,
     cluster: u32,
     now: u64,
-    begun: Option<u64>,
     peers: BTreeMap<NodeId, Peer>,
     spaces: BTreeMap<u32, Space>,
     /// Nodes of ours that may still write.
@@ -84,6 +85,9 @@ pub struct Fixed {
     expelled: BTreeSet<(NodeId, u64)>,
     next_beat: u64,
     beats: u64,
+    sent: Sent,
+    /// Since then the nodes that live are a majority.
+    quorate_since: Option<u64>,
     joins: u64,
     actions: VecDeque<MembershipAction>,
 }
@@ -100,7 +104,6 @@ impl Fixed {
         Fixed {
             cluster: crc.finalize(),
             now: 0,
-            begun: None,
             peers: others.map(|node| (node, Peer::default())).collect(),
             spaces: BTreeMap::new(),
             doubtful: BTreeSet::new(),
@@ -108,6 +111,8 @@ impl Fixed {
             expelled: BTreeSet::new(),
             next_beat: 0,
             beats: 0,
+            sent: Sent::default(),
+            quorate_since: None,
             joins: 0,
             actions: VecDeque::new(),
             config,
@@ -142,11 +147,12 @@ impl Fixed {
         let ours = beat.cluster == self.cluster && beat.node == from;
         let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
         let Some(renewed) = peer.note(&beat, self.now) else { return };
+        peer.heard_us = peer.heard_us.max(self.sent.when_heard(&beat, &self.config));
         if renewed || peer.beat.is_none() {
             // It shall know at once that it is heard.
             self.next_beat = 0;
         }
-        let hears_us = beat.hears.contains(&self.config.node);
+        let hears_us = beat.hears(self.config.node);
         if renewed || !hears_us {
             self.lose(from);
         }
@@ -179,7 +185,6 @@ impl Fixed {
     }
 
     fn tick(&mut self) {
-        self.begun.get_or_insert(self.now);
         let silent: Vec<NodeId> = self
             .peers
             .iter()
@@ -194,6 +199,7 @@ impl Fixed {
                 peer.beat = None;
             }
         }
+        self.quorate_since = if self.is_quorate() { self.quorate_since.or(Some(self.now)) } else { None };
         self.review();
         if self.now >= self.next_beat {
             self.beat();
@@ -237,7 +243,7 @@ impl Fixed {
     fn hear_one_another(&self, a: NodeId, b: NodeId) -> bool {
         let hears = |a: NodeId, b: NodeId| {
             let ourselves = a == self.config.node || b == self.config.node;
-            ourselves || self.peers.get(&a).and_then(Peer::living).is_some_and(|beat| beat.hears.contains(&b))
+            ourselves || self.peers.get(&a).and_then(Peer::living).is_some_and(|beat| beat.hears(b))
         };
         hears(a, b) && hears(b, a)
     }
@@ -359,7 +365,7 @@ impl Fixed {
         let goes_on = |node: NodeId| view.members.iter().any(|member| member.0 == node);
         known
             .filter(|member| !goes_on(member.0) && !self.has_left(lockspace, *member))
-            .filter(|member| self.incarnation(member.0).is_none_or(|lives| lives == member.1))
+            .filter(|member| !self.is_over((member.0, member.1)))
             .map(|member| member.0)
             .collect()
     }
@@ -375,7 +381,7 @@ impl Fixed {
         doubtful.extend(beats.flat_map(|beat| beat.doubtful.iter().copied()));
         let first = self.spaces.get(&lockspace).is_some_and(|space| space.known.is_empty())
             && view.members.iter().all(|(node, _, _)| self.was_never_started(*node));
-        let waited = self.begun.is_some_and(|at| self.now >= at + self.config.startup_ms);
+        let waited = self.quorate_since.is_some_and(|at| self.now >= at + self.config.startup_ms);
         let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| !p.mutual).map(|(n, _)| *n).collect();
         if first {
             if !unseen.is_empty() && !waited {
@@ -437,11 +443,12 @@ impl Fixed {
         let spaces = self.spaces.iter().filter(|(_, space)| !space.leaving);
         let spaces = spaces.filter_map(|(lockspace, _)| self.says(self.config.node, *lockspace)).collect();
         self.beats += 1;
+        self.sent.note(self.beats, self.now, self.config.token_ms);
         let beat = Heartbeat {
             node: self.config.node,
             incarnation: self.config.incarnation,
             number: self.beats,
-            hears: self.peers.iter().filter(|(_, peer)| peer.beat.is_some()).map(|(node, _)| *node).collect(),
+            hears: self.peers.iter().filter_map(|(node, peer)| peer.as_heard(*node)).collect(),
             cluster: self.cluster,
             doubtful: self.doubtful.iter().copied().collect(),
             spaces,
@@ -499,6 +506,10 @@ impl Membership for Fixed {
 
     fn view(&self) -> MembershipView {
         self.view()
+    }
+
+    fn trusted_until(&self) -> u64 {
+        self.trusted_until()
     }
 
     fn is_quorate(&self) -> bool {

@@ -231,3 +231,28 @@ fn s60_frames_of_others_and_damaged_inner_frames_are_dropped() {
     pair.ends[0].receive(&next);
     assert_eq!(pair.ends[0].delivered.len(), 1);
 }
+
+/// Found with whole nodes: both part at once, and the answer to the one's FIN was dropped with the conversation.
+#[test]
+fn both_part_at_once_and_both_hear_of_it() {
+    let status = || {
+        let body = crate::frame::RcomBody::Status { need_slots: false };
+        Frame::Rcom(Box::new(crate::frame::Rcom { result: 0, id: 1, seq: 1, seq_reply: 0, body }))
+    };
+    let (mut a, mut b) = (Midcomms::new(NodeId(1), NodeId(2)), Midcomms::new(NodeId(2), NodeId(1)));
+    a.send(7, status()).expect("fits");
+    b.send(7, status()).expect("fits");
+    b.receive(&a.next_transmit().expect("a question"));
+    a.receive(&b.next_transmit().expect("a question"));
+    a.shutdown();
+    b.shutdown();
+    let (fin_a, fin_b) = (a.next_transmit().expect("FIN"), b.next_transmit().expect("FIN"));
+    b.receive(&fin_a);
+    let ack_b = b.next_transmit().expect("its acknowledgement");
+    // They arrive together, before anything is written.
+    a.receive(&fin_b);
+    a.receive(&ack_b);
+    assert_eq!((a.state(), b.state()), (State::Closed, State::Closing));
+    b.receive(&a.next_transmit().expect("the acknowledgement, all the same"));
+    assert_eq!(b.state(), State::Closed);
+}

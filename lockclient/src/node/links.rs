@@ -11,6 +11,8 @@
 //! two sockets of one peer cannot change the order), an engine, a link. The list of lockspaces is read under `receiving`.
 
 use super::space::Shared;
+use super::trust::Trust;
+use crate::clock::Clock;
 use crate::engine::Event;
 use crate::frame::Frame;
 use crate::ids::NodeId;
@@ -21,7 +23,6 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Frames are written together, about this many bytes at a time.
@@ -179,14 +180,16 @@ pub(crate) struct Links {
     planned: AtomicU64,
     /// When acknowledgements must go, if any are owed.
     acknowledge_at: AtomicU64,
-    /// Since then the node's milliseconds are counted.
-    begun: Instant,
+    /// The node's time.
+    clock: Clock,
+    /// May anything be granted?
+    pub(super) trust: Arc<Trust>,
     /// Connections are kept also when there is nothing to say.
     always: bool,
 }
 
 impl Links {
-    pub(super) fn new(node: NodeId, lines: BTreeMap<NodeId, Line>, begun: Instant, always: bool) -> Links {
+    pub(super) fn new(node: NodeId, lines: BTreeMap<NodeId, Line>, clock: Clock, always: bool) -> Links {
         let place = |(peer, line)| {
             let link = Mutex::new(Link::new(node, peer));
             (peer, Place { receiving: Mutex::default(), link, line })
@@ -198,7 +201,8 @@ impl Links {
             wake: Notify::new(),
             planned: AtomicU64::new(0),
             acknowledge_at: AtomicU64::new(u64::MAX),
-            begun,
+            clock,
+            trust: Arc::new(Trust::new(clock)),
             always,
         }
     }
@@ -262,7 +266,7 @@ impl Links {
 
     /// Writes whatever there is to be written.
     pub(super) fn flush_all(&self) {
-        let overdue = self.wake_at() <= self.begun.elapsed().as_millis() as u64;
+        let overdue = self.wake_at() <= self.clock.now();
         if overdue {
             self.acknowledge_at.store(u64::MAX, Ordering::Release);
         }
@@ -367,7 +371,7 @@ impl Links {
             return said.to(from);
         }
         if link.midcomms.owed() > 0 {
-            let at = self.begun.elapsed().as_millis() as u64 + OWED_MS;
+            let at = self.clock.now() + OWED_MS;
             let before = self.acknowledge_at.fetch_min(at, Ordering::AcqRel);
             self.due((at < before).then_some(at));
         }

@@ -8,6 +8,7 @@ use super::Outbound;
 use super::links::{Links, Said};
 use super::plocks::{Done, Plocks};
 use super::teller::Teller;
+use crate::clock::Clock;
 use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::{LockFlags, StatusFlags};
 use crate::frame::{Frame, Slot};
@@ -18,7 +19,6 @@ use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -45,7 +45,7 @@ pub enum Progress {
     Done(Completion),
     /// Accepted; [`LockClient::completed`] follows (for a cancel: perhaps).
     Pending(LockId),
-    /// The lockspace is in recovery: the call of this number waits. It may still be refused ([`LockClient::refused`]).
+    /// The lockspace is in recovery, or the others have not heard us for a while: the call of this number waits. It may still be refused ([`LockClient::refused`]).
     Queued(u64),
 }
 
@@ -110,7 +110,10 @@ pub(crate) struct Shared {
     id: u32,
     node: NodeId,
     engine: Mutex<Engine>,
-    begun: Instant,
+    clock: Clock,
+    /// Calls that wait until we are trusted again, with the numbers they have; only touched while the engine is locked.
+    parked: Mutex<Vec<ClientCall>>,
+    is_parking: AtomicBool,
     pub(super) links: Arc<Links>,
     pub(super) plocks: Mutex<Plocks>,
     outbound: UnboundedSender<Outbound>,
@@ -123,19 +126,21 @@ impl Shared {
     pub(crate) fn new(
         name: &str,
         config: Config,
-        begun: Instant,
+        clock: Clock,
         (links, outbound): (Arc<Links>, UnboundedSender<Outbound>),
         client: Arc<dyn LockClient>,
     ) -> std::io::Result<Arc<Shared>> {
         // The thread ends after `end`.
-        let teller = Teller::new(name, client)?;
+        let teller = Teller::new(name, client, links.trust.clone())?;
         Ok(Arc::new(Shared {
             name: name.to_owned(),
             id: lockspace_id(name),
             node: config.node,
             plocks: Mutex::new(Plocks::new(config.node, config.first_sequence)),
             engine: Mutex::new(Engine::new(config)),
-            begun,
+            clock,
+            parked: Mutex::default(),
+            is_parking: AtomicBool::new(false),
             links,
             outbound,
             teller,
@@ -154,7 +159,7 @@ impl Shared {
     }
 
     fn now(&self) -> u64 {
-        self.begun.elapsed().as_millis() as u64
+        self.clock.now()
     }
 
     /// The driver has something to tell the client.
@@ -239,13 +244,17 @@ impl Shared {
         if self.ended.load(Ordering::Acquire) {
             return Err(Refusal::NoDevice);
         }
-        let now = self.now();
         let (mut progress, mut told) = (Progress::Queued(number), false);
         // Only these may be called before the client has heard how the operation before them ended.
         let overtakes = |flags: &LockFlags| flags.intersects(LockFlags::CANCEL | LockFlags::FORCEUNLOCK);
         let overtakes = matches!(&call, ClientCall::Unlock { flags, .. } if overtakes(flags));
         let (mut said, mut refused) = (Said::default(), None);
         let mut engine = self.engine();
+        if self.is_parking.load(Ordering::Acquire) || !self.links.trust.holds() {
+            self.park(call);
+            return Ok(progress);
+        }
+        let now = self.now();
         // Then it hears of this one later, too: the completions of a lock come in order.
         let in_line = overtakes && self.teller.is_behind();
         engine.handle(Event::Client(call), now);
@@ -270,6 +279,39 @@ impl Shared {
             self.teller.rouse();
         }
         refused.map_or(Ok(progress), Err)
+    }
+}
+
+impl Shared {
+    /// The engine is locked, and nothing may be granted now.
+    fn park(&self, call: ClientCall) {
+        self.is_parking.store(true, Ordering::Release);
+        self.parked().push(call);
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Vec<ClientCall>> {
+        // A list: whole at every step.
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// We are trusted: the calls that waited are carried out, and what was not told is.
+    pub(crate) fn go_on(&self) {
+        if self.is_parking.load(Ordering::Acquire) {
+            let now = self.now();
+            let mut said = Said::default();
+            let mut engine = self.engine();
+            self.is_parking.store(false, Ordering::Release);
+            let parked = std::mem::take(&mut *self.parked());
+            for call in parked {
+                engine.handle(Event::Client(call), now);
+                while let Some(effect) = engine.next_effect() {
+                    self.pass_on(effect, &mut said);
+                }
+            }
+            drop(engine);
+            self.links.flush(said);
+        }
+        self.teller.rouse();
     }
 }
 
@@ -376,6 +418,13 @@ impl LockSpace {
     /// Has the lockspace been left, or is the node gone?
     pub fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Can the others not have gone on without us yet? Cheap: to be asked before anything is done under a lock that was
+    /// granted a while ago. While it is false nothing is granted, and calls wait ([`Progress::Queued`]); it becomes true
+    /// again, or the lockspace ends.
+    pub fn is_trusted(&self) -> bool {
+        self.shared.links.trust.holds() && !self.has_ended()
     }
 
     /// Is locking allowed, as opposed to stopped or in recovery?

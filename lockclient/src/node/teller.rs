@@ -3,6 +3,8 @@
 //! carries out a call of the client's never does.
 
 use super::space::{Callback, LockClient, Prompt};
+use super::trust::Trust;
+use crate::plock::PlockAnswer;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,7 @@ struct State {
 pub(super) struct Teller {
     client: Arc<dyn LockClient>,
     prompt: Prompt,
+    trust: Arc<Trust>,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -28,10 +31,10 @@ const TURN: usize = 64;
 
 impl Teller {
     /// Starts the thread.
-    pub(super) fn new(name: &str, client: Arc<dyn LockClient>) -> std::io::Result<Arc<Teller>> {
+    pub(super) fn new(name: &str, client: Arc<dyn LockClient>, trust: Arc<Trust>) -> std::io::Result<Arc<Teller>> {
         let state = State { queue: VecDeque::new(), telling: false, ended: false, idle: false };
         let prompt = client.prompt();
-        let teller = Arc::new(Teller { client, prompt, state: Mutex::new(state), wake: Condvar::new() });
+        let teller = Arc::new(Teller { client, prompt, trust, state: Mutex::new(state), wake: Condvar::new() });
         let own = teller.clone();
         std::thread::Builder::new().name(format!("locks {name}")).spawn(move || own.run())?;
         Ok(teller)
@@ -77,7 +80,8 @@ impl Teller {
     pub(super) fn tell_promptly(&self) {
         let mut state = self.state();
         for _ in 0..TURN {
-            let ready = !state.telling && state.queue.front().is_some_and(|first| self.is_prompt(first));
+            let ready =
+                !state.telling && self.trust.holds() && state.queue.front().is_some_and(|first| self.is_prompt(first));
             let Some(callback) = ready.then(|| state.queue.pop_front()).flatten() else { break };
             state = self.tell_one(state, callback);
         }
@@ -85,6 +89,25 @@ impl Teller {
         if !state.telling && state.idle && (!state.queue.is_empty() || state.ended) {
             self.wake.notify_one();
         }
+    }
+
+    /// What is told next. Nobody hears of a grant while others may have gone on without us; recovery passes by. When
+    /// the lockspace ends like that, what was granted is not told any more.
+    fn next(&self, state: &mut State) -> Option<Callback> {
+        if self.trust.holds() {
+            return state.queue.pop_front();
+        }
+        if let Some(place) = state.queue.iter().position(passes) {
+            return state.queue.remove(place);
+        }
+        while state.ended {
+            match state.queue.pop_front()? {
+                Callback::Plock(done, _) => return Some(Callback::Plock(done, PlockAnswer::Gone)),
+                Callback::Completed(..) | Callback::Blocking(..) => {}
+                other => return Some(other),
+            }
+        }
+        None
     }
 
     fn is_prompt(&self, callback: &Callback) -> bool {
@@ -107,13 +130,16 @@ impl Teller {
     fn run(&self) {
         let mut state = self.state();
         loop {
-            if state.telling || (state.queue.is_empty() && !state.ended) {
+            let next = if state.telling { None } else { self.next(&mut state) };
+            let Some(callback) = next else {
+                if state.ended && !state.telling {
+                    break;
+                }
                 state.idle = true;
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.idle = false;
                 continue;
-            }
-            let Some(callback) = state.queue.pop_front() else { break };
+            };
             state = self.tell_one(state, callback);
         }
         drop(state);
@@ -128,6 +154,11 @@ impl Drop for Told<'_> {
     fn drop(&mut self) {
         self.0.state().telling = false;
     }
+}
+
+/// Is this nothing that anyone is granted?
+fn passes(callback: &Callback) -> bool {
+    !matches!(callback, Callback::Completed(..) | Callback::Blocking(..) | Callback::Refused(..) | Callback::Plock(..))
 }
 
 fn tell(client: &dyn LockClient, callback: Callback) {

@@ -312,6 +312,35 @@ async fn a_forced_unlock_does_not_overtake_the_grant() {
     node.shutdown().await;
 }
 
+/// Without trust a call waits; with it, it is carried out.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_wait_while_the_node_is_not_trusted() {
+    let place = Place::new(1);
+    let node = place.node(1, true).await;
+    let (open, gate) = std::sync::mpsc::channel();
+    let client = Arc::new(Slow { heard: std::sync::Mutex::default(), gate: std::sync::Mutex::new(gate) });
+    let space = node.join("trust", client.clone(), |_| {}).await.expect("join");
+    assert!(space.is_trusted());
+    let mut token = 0;
+    // The driver, which knows that there is nobody else, may be quicker.
+    let waits = (0..1000).any(|_| {
+        token += 1;
+        node.links.trust.renew(0);
+        let request =
+            space::LockRequest { token, name: b"r", mode: Mode::Pr, flags: NONE, lvb: None, wants_notices: false };
+        matches!(space.request(request), Ok(space::Progress::Queued(_)))
+    });
+    assert!(waits);
+    open.send(()).expect("client");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.heard.lock().expect("list").is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(*client.heard.lock().expect("list"), [(token, Status::Granted)]);
+    assert!(space.is_trusted());
+    node.shutdown().await;
+}
+
 /// Scenario 55: both ends connect at the same moment, each keeps its own connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn s55_both_connect_at_once() {

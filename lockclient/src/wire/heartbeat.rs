@@ -5,7 +5,7 @@ use crate::ids::NodeId;
 use bincode::{Decode, Encode};
 
 const MAGIC: u32 = 0x6866_3267;
-const LAYOUT: u16 = 2;
+const LAYOUT: u16 = 3;
 /// A datagram never needs more than this many members or lockspaces.
 const LIST_MAX: usize = 128;
 
@@ -50,6 +50,17 @@ pub struct JoinedSpace {
     pub known: Vec<(NodeId, u64, u64)>,
 }
 
+/// A node that another hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Which.
+    pub node: NodeId,
+    /// The newest of its lives.
+    pub incarnation: u64,
+    /// The newest sign of it.
+    pub number: u64,
+}
+
 /// A sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
@@ -61,12 +72,26 @@ pub struct Heartbeat {
     pub number: u64,
     /// A hash of the cluster's name and list of nodes: others are ignored.
     pub cluster: u32,
-    /// The nodes it hears.
-    pub hears: Vec<NodeId>,
+    /// The nodes it hears, and the newest it has heard of each.
+    pub hears: Vec<Heard>,
     /// Nodes that may still write to the disk, and must be fenced before locking goes on.
     pub doubtful: Vec<NodeId>,
     /// The lockspaces it has joined.
     pub spaces: Vec<JoinedSpace>,
+}
+
+impl Heartbeat {
+    /// Does its sender hear this node?
+    pub fn hears(&self, node: NodeId) -> bool {
+        self.hears.iter().any(|heard| heard.node == node)
+    }
+}
+
+#[derive(Encode, Decode)]
+struct RawHeard {
+    node: u32,
+    incarnation: u64,
+    number: u64,
 }
 
 #[derive(Encode, Decode)]
@@ -118,7 +143,10 @@ pub fn encode_heartbeat(beat: &Heartbeat) -> Vec<u8> {
         doubtful: doubtful.len() as u16,
     };
     put(&mut bytes, &raw);
-    for node in hears.iter().chain(doubtful) {
+    for Heard { node, incarnation, number } in hears.iter().copied() {
+        put(&mut bytes, &RawHeard { node: node.0, incarnation, number });
+    }
+    for node in doubtful {
         put(&mut bytes, &node.0);
     }
     for space in spaces {
@@ -147,17 +175,24 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     if raw.magic != MAGIC || raw.layout != LAYOUT {
         return Err(WireError::Value("heartbeat"));
     }
+    let mut hears = Vec::new();
+    for _ in 0..raw.hears {
+        // Ends with the datagram at the latest.
+        let (heard, after) = take::<RawHeard>(rest)?;
+        rest = after;
+        hears.push(Heard { node: NodeId(heard.node), incarnation: heard.incarnation, number: heard.number });
+    }
     let mut nodes = |count: u16| {
         let mut nodes = Vec::new();
         for _ in 0..count {
-            // Ends with the datagram at the latest.
+            // Likewise.
             let (node, after) = take::<u32>(rest)?;
             rest = after;
             nodes.push(NodeId(node));
         }
         Ok::<_, WireError>(nodes)
     };
-    let (hears, doubtful) = (nodes(raw.hears)?, nodes(raw.doubtful)?);
+    let doubtful = nodes(raw.doubtful)?;
     let mut spaces = Vec::new();
     for _ in 0..raw.spaces {
         let (space, after) = take::<RawSpace>(rest)?;

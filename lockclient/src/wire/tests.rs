@@ -221,7 +221,8 @@ fn heartbeats_survive_a_round_trip() {
     let view = View { number: 7, leader: NodeId(1), members: vec![(NodeId(1), 5, 6), (NodeId(2), 8, 9)] };
     let known = vec![(NodeId(3), 1, 2)];
     let spaces = vec![JoinedSpace { lockspace: LOCKSPACE_T, join: 3, view, started: true, known }];
-    let (hears, doubtful) = (vec![NodeId(2), NodeId(3)], vec![NodeId(4)]);
+    let heard = |node| Heard { node: NodeId(node), incarnation: 11, number: 12 };
+    let (hears, doubtful) = (vec![heard(2), heard(3)], vec![NodeId(4)]);
     let beat = Heartbeat { node: NodeId(1), incarnation: 5, number: 6, cluster: 77, hears, doubtful, spaces };
     let bytes = encode_heartbeat(&beat);
     assert_eq!(decode_heartbeat(&bytes), Ok(beat));

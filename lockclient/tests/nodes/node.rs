@@ -52,7 +52,17 @@ impl Worker {
             return None;
         };
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-        report(now(), format_args!("granted {token} {name} {mode:?}"));
+        // As a filesystem asks before it writes: at this moment, or before it, nobody can have gone on without us.
+        let mut at = now();
+        while !self.locks.space().is_trusted() {
+            if self.locks.space().has_ended() {
+                self.ended();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            at = now();
+        }
+        report(at, format_args!("granted {token} {name} {mode:?}"));
         Some((token, held))
     }
 

@@ -1,6 +1,8 @@
 //! What is known of another node: what it said last, whether it hears us, and which of its lives are over.
 
-use crate::wire::Heartbeat;
+use super::Fixed;
+use crate::ids::NodeId;
+use crate::wire::{Heard, Heartbeat};
 use std::collections::VecDeque;
 
 /// Another node.
@@ -12,7 +14,9 @@ pub(super) struct Peer {
     /// It hears us, too.
     pub(super) mutual: bool,
     /// Incarnation and number of the newest sign of life ever.
-    last: Option<(u64, u64)>,
+    pub(super) last: Option<(u64, u64)>,
+    /// When we said the newest that it is known to have heard of us.
+    pub(super) heard_us: Option<u64>,
     /// Incarnations that are over. What they said may still be under way.
     past: VecDeque<u64>,
     pub(super) fence_under_way: bool,
@@ -29,6 +33,12 @@ impl Peer {
         self.beat.as_ref().filter(|_| self.mutual)
     }
 
+    /// How we say that we hear it.
+    pub(super) fn as_heard(&self, node: NodeId) -> Option<Heard> {
+        let (incarnation, number) = self.beat.as_ref().and(self.last)?;
+        Some(Heard { node, incarnation, number })
+    }
+
     /// Is this news? Notes that it has been heard. `Some(true)`: of a new incarnation.
     pub(super) fn note(&mut self, beat: &Heartbeat, now: u64) -> Option<bool> {
         let late = self.last.is_some_and(|last| last.0 == beat.incarnation && last.1 >= beat.number);
@@ -43,5 +53,13 @@ impl Peer {
         }
         self.heard = Some(now);
         Some(past.is_some())
+    }
+}
+
+impl Fixed {
+    /// Has a node begun a new life since? It need not hear us yet: the process that lived this one is dead.
+    pub(super) fn is_over(&self, (node, incarnation): (NodeId, u64)) -> bool {
+        let replaced = self.peers.get(&node).is_some_and(|peer| peer.past.contains(&incarnation));
+        replaced || self.incarnation(node).is_some_and(|lives| lives != incarnation)
     }
 }

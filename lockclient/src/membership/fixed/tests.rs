@@ -354,3 +354,47 @@ fn random_cuts_and_deaths_never_break_the_promise() {
         }
     }
 }
+
+/// What a node believes of itself ends before anyone else can think otherwise.
+#[test]
+fn trust_ends_before_the_others_give_a_node_up() {
+    let mut net = Net::new(3, &[1, 2, 3]);
+    net.run(2000);
+    assert!((1..=3).all(|node| net.nodes[&NodeId(node)].trusted_until() > net.now + 500));
+    net.cut.insert(NodeId(3));
+    let until = net.nodes[&NodeId(3)].trusted_until();
+    net.agents = Some(Vec::new());
+    while net.nodes[&NodeId(1)].lives(NodeId(3)) && net.nodes[&NodeId(2)].lives(NodeId(3)) {
+        assert!(net.now < 5000, "nobody misses it");
+        net.run(1);
+    }
+    assert!(until <= net.now && until + 500 > net.now, "until {until}, given up at {}", net.now);
+    assert_eq!(net.nodes[&NodeId(3)].trusted_until(), until, "nothing has renewed it");
+    assert_eq!(Net::new(1, &[1]).nodes[&NodeId(1)].trusted_until(), u64::MAX);
+}
+
+#[test]
+fn who_was_never_seen_is_waited_for_from_the_majority_on() {
+    let mut net = Net::new(3, &[1]);
+    net.run(10_000);
+    net.boot(2, 3, 1);
+    net.run(2500);
+    assert!(net.fenced.is_empty() && net.members(1).is_empty());
+    net.run(1500);
+    assert_eq!((&net.fenced[..], net.members(1)), (&[NodeId(3)][..], vec![1, 2]));
+}
+
+/// Found with real processes on a busy machine: a node is back at once, and was fenced because it did not answer at once.
+#[test]
+fn a_new_life_that_hears_nobody_yet_is_not_fenced_for_the_old_one() {
+    let mut net = Net::new(3, &[1, 2, 3]);
+    net.run(2000);
+    net.silence(1, 2);
+    net.silence(3, 2);
+    net.boot(2, 3, 2);
+    net.run(3000);
+    assert_eq!((net.fenced.len(), net.members(1), net.members(3)), (0, vec![1, 3], vec![1, 3]));
+    net.silent.clear();
+    net.run(2000);
+    assert_eq!(net.members(1), [1, 2, 3]);
+}
