@@ -111,7 +111,9 @@ impl Kernel {
 
     /// The kernel may still keep data of this node back: where data is must be asked after [`Kernel::collect_writes`].
     pub(super) fn keeps_data_back(&self, service: &Service, node: u64) -> bool {
+        // On a shared mount: what was changed through a mapping.
         service.policy.writeback_cache && self.is_written(node)
+            || service.policy.is_shared() && self.pages.holds_changed(node)
     }
 
     /// Whether the disk is nearly full.
