@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How to join.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +98,12 @@ pub struct Cluster {
     node: Mutex<Option<Arc<Node>>>,
     control: Mutex<Option<JoinHandle<()>>>,
     freezer: Mutex<Option<JoinHandle<()>>>,
+    /// How our withdrawal ended, when it has.
+    parting: Mutex<Option<Parting>>,
 }
+
+/// Longest time that the others need to go on without us.
+const LEAVING: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// Enters the lockspace `fsname` and waits until this node may mount. The locks of a mount are held from here on; MOUNT
@@ -121,6 +126,7 @@ impl Cluster {
             node: Mutex::new(Some(Arc::clone(node))),
             control: Mutex::new(None),
             freezer: Mutex::new(None),
+            parting: Mutex::new(None),
         };
         let joined = match control {
             Ok(thread) => {
@@ -230,29 +236,43 @@ impl Cluster {
         self.core.thaw_all()
     }
 
-    /// Nothing may be written any more and the journal is dirty: others shall replay it. Waits up to half a minute, not to be
-    /// called with a lock held that [`Recovery::is_clean`] or [`Recovery::lost`] needs. Says [`Parting::Replayed`] at once when
-    /// it was called before, or when the cluster has lost us. After [`Parting::Unreplayed`] the process has to end.
+    /// Nothing may be written any more and the journal is dirty: others shall replay it. Waits for about ten seconds, not to be
+    /// called with a lock held that [`Recovery::is_clean`] or [`Recovery::lost`] needs. Whoever calls it again hears how the first
+    /// call ended. Says [`Parting::Replayed`] at once when the cluster has lost us: it has seen to our journal. After [`Parting::Unreplayed`] the process has to end.
     pub fn withdraw(&self) -> Parting {
+        let mut ended = self.parting.lock();
+        if let Some(parting) = *ended {
+            return parting;
+        }
         self.core.freeze.stop();
         let parting = withdraw::withdraw(&self.core).unwrap_or(Parting::Replayed);
-        if parting != Parting::Unreplayed {
-            self.leave();
+        *ended = Some(parting);
+        if parting == Parting::Replayed {
+            self.part();
         }
         parting
     }
 
     /// Leaves the lockspace, with all locks; to be called when the volume was closed in order and nothing waits to be written.
-    /// Waits until the others go on without us, and for a replay that is under way here.
+    /// Waits until the others go on without us, and for a replay that is under way here. Does nothing after a withdrawal: with
+    /// an unreplayed journal nobody leaves.
     pub fn leave(&self) {
+        if self.parting.lock().is_none() {
+            self.part();
+        }
+    }
+
+    fn part(&self) {
         self.core.leaving.store(true, Ordering::Release);
         self.core.feed(Event::Unmount);
         self.stop_threads();
         let node = self.node.lock().take();
         if let (Some(node), Some(space)) = (node, self.core.dlm.space()) {
             self.core.dlm.close();
-            // It is not stopped.
-            let _left = wait_for(node.release(space), &|| false);
+            let until = Instant::now() + LEAVING;
+            if wait_for(node.release(space), &|| Instant::now() > until).is_none() {
+                tracing::error!("the other nodes do not let us go");
+            }
         }
     }
 

@@ -70,7 +70,11 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
         "lock_dlm" if options.transport == Transport::Fuser => {
             return Err(say(&source, &"transport=fuser cannot serve a cluster mount (leave the option out)"));
         }
-        "lock_dlm" => Some(cluster::Plan::read(&options.cluster, &table).map_err(|e| say(&source, &e))?),
+        "lock_dlm" => {
+            let hint = "if no other node uses the volume: -o lockproto=lock_nolock";
+            let plan = cluster::Plan::read(&options.cluster, &table);
+            Some(plan.map_err(|e| say(&source, &format!("{e}; {hint}")))?)
+        }
         other => {
             let what = format!(
                 "unknown lock protocol '{other}' in the superblock (left by a killed fsck? tunegfs2 -o lockproto=...)"
