@@ -300,6 +300,8 @@ impl Driver {
             }
         }
         drop(self.spaces);
+        // A conversation may have ended after the last flush, in the thread that reads.
+        links.flush_all();
         // The last acknowledgements are on their way to the sockets' tasks.
         tokio::time::sleep(Duration::from_millis(20)).await;
         drop(self.transport);
