@@ -160,7 +160,13 @@ impl Journal {
             // A transaction's revokes are limited; a lock with more copies than that takes several.
             let most = (log.map.size() as usize / 8) * log.costs.more_revokes;
             let some = &copies[..copies.len().min(most)];
-            let mut tx = match self.begin(Reserve::default().with_revokes(some.len() as u32)) {
+            let mut tx = match self.begin_unless(Reserve::default().with_revokes(some.len() as u32), true) {
+                // The log comes to rest, which brings everything into place: then there is nothing to revoke. Waiting for the thaw
+                // instead would keep a lock from the nodes that are to freeze next.
+                Err(Error::Busy) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 // The log is being closed, which brings everything into place.
                 Err(Error::ReadOnly) if self.comes_to_rest(log) => return Ok(()),
                 other => other?,
@@ -208,6 +214,7 @@ impl Journal {
     pub fn freeze(&self) -> Result<()> {
         let Some(log) = &self.log else { return Ok(()) };
         log.state.lock().frozen = true;
+        log.admitted.notify_all();
         self.close(log, FlushReason::Freeze).inspect_err(|_| self.thaw())
     }
     /// Ends a freeze.

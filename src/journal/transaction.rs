@@ -47,6 +47,11 @@ impl Journal {
     /// A thread has one transaction open at a time, and takes locks that another one may hold while it begins *before* it
     /// begins itself.
     pub fn begin(&self, reserve: Reserve) -> Result<Transaction<'_>> {
+        self.begin_unless(reserve, false)
+    }
+
+    /// As [`Journal::begin`]; with `frozen`, `Busy` instead of waiting for a thaw.
+    pub(super) fn begin_unless(&self, reserve: Reserve, frozen: bool) -> Result<Transaction<'_>> {
         let Some(log) = &self.log else { return Err(Error::ReadOnly) };
         if reserve.blocks > self.max_reserve()
             || log.costs.bound(0, reserve.revokes as usize) > log.map.size() as usize / 4
@@ -61,6 +66,9 @@ impl Journal {
             }
             if s.closed {
                 break Err(Error::ReadOnly);
+            }
+            if frozen && s.frozen {
+                break Err(Error::Busy);
             }
             let first = ticket.is_none_or(|t| s.queue.front() == Some(&t)) && (ticket.is_some() || s.queue.is_empty());
             let shut = s.closing || s.frozen;

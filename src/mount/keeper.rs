@@ -54,9 +54,13 @@ impl PageCache {
     }
 }
 
+/// How long an unmount waits for inodes without a name to be deleted; what is left the next mount deletes.
+const TIDYING: Duration = Duration::from_secs(10);
+
 /// The threads that do it.
 pub(super) struct Keeper {
     stopped: Arc<AtomicBool>,
+    hurry: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
     signals: signal_hook::iterator::Handle,
 }
@@ -75,34 +79,46 @@ impl Keeper {
         })?;
         let stopped = Arc::new(AtomicBool::new(false));
         let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
-        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop))?;
-        Ok(Self { stopped, thread, signals: handle })
+        let hurry = Arc::new(AtomicBool::new(false));
+        let in_a_hurry = Arc::clone(&hurry);
+        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop, &in_a_hurry))?;
+        Ok(Self { stopped, hurry, thread, signals: handle })
     }
 
     pub(super) fn stop(self) {
         self.stopped.store(true, Ordering::Release);
         self.signals.close();
         self.thread.thread().unpark();
+        // Whoever unmounts at once finds a clean disk, unless there is very much to be deleted.
+        let until = Instant::now() + TIDYING;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.hurry.store(true, Ordering::Release);
         if self.thread.join().is_err() {
             tracing::error!("the keeper thread panicked");
         }
     }
 }
 
-fn keep(live: &Live, stop: &AtomicBool) {
+/// Until `stop`; what it deletes it leaves half done only in a `hurry`.
+fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
     let opened = &live.opened;
     let mut page_cache = PageCache::of(&live.target);
     page_cache.raise_readahead();
     page_cache.limit_writes(opened.fs.space().free_bytes());
     let mut last = Instant::now();
     let mut told = false;
-    while !stop.load(Ordering::Acquire) {
+    loop {
         if !opened.is_read_only() && live.orphans.swap(false, Ordering::AcqRel) {
-            match opened.fs.reclaim_orphans(stop) {
+            match opened.fs.reclaim_orphans(hurry) {
                 Ok(0) => {}
                 Ok(n) => tracing::info!(inodes = n, "deleted inodes that lost their last name before a crash"),
                 Err(e) => tracing::warn!("looking for unlinked inodes failed: {e}"),
             }
+        }
+        if stop.load(Ordering::Acquire) {
+            return;
         }
         std::thread::park_timeout(Duration::from_secs(1));
         page_cache.limit_writes(opened.fs.space().free_bytes());
