@@ -26,9 +26,9 @@ pub mod plock;
 mod rename;
 mod xattr;
 
-pub use flock::LockDone;
 pub use attr::{Attr, SetAttr, SetTime};
 pub use flags::{FsxAttr, Inode as InodeFlags};
+pub use flock::LockDone;
 pub use io::OpenHow;
 pub use list::DirItem;
 pub use make::NewInode;

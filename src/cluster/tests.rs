@@ -130,7 +130,7 @@ impl Lab {
             address: self.address(id),
             tls: None,
             peers: nodes.iter().filter(|n| n.0 != id).map(|n| (*n, self.address(n.0))).collect(),
-            tls: None,
+
             membership: Box::new(Fixed::new(FixedConfig {
                 node: NodeId(id),
                 incarnation: LIVES.fetch_add(1, Ordering::Relaxed),

@@ -176,9 +176,11 @@ impl Recovery for ForPeers {
 
     fn lost(&self) {
         if let Ok(opened) = self.opened() {
-            opened.fs.volume().journal.withdraw(&Error::Io(Arc::new(std::io::Error::other(
-                "the cluster has gone on without this node",
-            ))));
+            opened
+                .fs
+                .volume()
+                .journal
+                .withdraw(&Error::Io(Arc::new(std::io::Error::other("the cluster has gone on without this node"))));
         }
     }
 }

@@ -81,7 +81,8 @@ impl Keeper {
         let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
         let hurry = Arc::new(AtomicBool::new(false));
         let in_a_hurry = Arc::clone(&hurry);
-        let thread = std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop, &in_a_hurry))?;
+        let thread =
+            std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop, &in_a_hurry))?;
         Ok(Self { stopped, hurry, thread, signals: handle })
     }
 
@@ -148,4 +149,3 @@ fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
         }
     }
 }
-

@@ -106,7 +106,8 @@ impl Plan {
     /// Makes sure that nobody uses the disk in a way that ours does not allow for: alone, nobody at all; in a cluster, nobody but
     /// other nodes of it that run on this machine. A block device's claim is to be kept.
     pub(super) fn claim(&self) -> Result<Option<File>, String> {
-        let in_use = |_| format!("the {} is in use by another program", if self.block_device { "device" } else { "image" });
+        let in_use =
+            |_| format!("the {} is in use by another program", if self.block_device { "device" } else { "image" });
         match (&self.cluster, self.block_device) {
             (None, true) => claim_device(&self.source).map(Some).map_err(|e| match e.kind() {
                 io::ErrorKind::ResourceBusy => IN_USE.to_owned(),
@@ -135,4 +136,3 @@ fn claim_device(device: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::EXCL.bits().cast_signed();
     File::options().read(true).custom_flags(flags).open(device)
 }
-
