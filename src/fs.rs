@@ -22,6 +22,7 @@ mod list;
 mod make;
 mod namei;
 mod node;
+mod orphans;
 pub mod plock;
 mod rename;
 mod xattr;
@@ -47,6 +48,7 @@ use crate::sync;
 use flock::Flocks;
 use freeze::Gate;
 use node::Nodes;
+use orphans::Left;
 use plock::Plocks;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -109,6 +111,8 @@ pub struct Fs {
     statfs: Arc<Statfs>,
     quota: Option<Arc<Quota>>,
     nodes: Nodes,
+    /// Inodes without a name that somebody used when they were to be deleted.
+    left: Left,
     /// Makes the kernel forget an inode that it only remembers.
     forgetter: OnceLock<Box<dyn Fn(BlockAddr) + Send + Sync>>,
     /// Nothing may be changed (now: a remount can switch it).
@@ -129,6 +133,7 @@ impl Fs {
             statfs,
             quota,
             nodes: Nodes::new(root),
+            left: Left::default(),
             forgetter: OnceLock::new(),
             read_only,
             gate: Gate::default(),
@@ -212,23 +217,6 @@ impl Fs {
         self.statfs.take_over(&self.vol, delta, file)
     }
 
-    /// Deletes inodes that lost their last name before a crash, on any node, and that nobody here uses. `stop`: it ends early.
-    pub fn reclaim_orphans(&self, stop: &AtomicBool) -> Result<u64> {
-        let mut freed = 0;
-        for index in 0..self.vol.rgrps.len() {
-            if stop.load(Ordering::Acquire) {
-                break;
-            }
-            freed += self.watch(self.vol.reclaim(index, &|addr| !self.nodes.known(addr), true))?;
-        }
-        Ok(freed)
-    }
-
-    /// The same for one rgrp, when space is short.
-    pub fn reclaim_rgrp(&self, index: usize) -> bool {
-        self.vol.reclaim(index, &|addr| !self.nodes.known(addr), false).is_ok_and(|freed| freed > 0)
-    }
-
     /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.
     pub fn forget(&self, node: BlockAddr, count: u64) -> Result<()> {
         self.let_go(node, count).map_or(Ok(()), |inum| self.delete_forgotten(inum))
@@ -237,15 +225,6 @@ impl Fs {
     /// The first half of [`Fs::forget`]: the identity of an inode that is now to be deleted with [`Fs::delete_forgotten`].
     pub fn let_go(&self, node: BlockAddr, count: u64) -> Option<Inum> {
         self.nodes.forget(node, count)
-    }
-
-    /// Deletes an inode that [`Fs::let_go`] returned. Until then it is an orphan, which the next read-write mount deletes.
-    pub fn delete_forgotten(&self, inum: Inum) -> Result<()> {
-        let result = self.watch(self.delete_unused(inum));
-        if !matches!(result, Err(Error::MustWait)) {
-            self.nodes.deleted();
-        }
-        result
     }
 
     /// How many deletions have ended: for [`Fs::await_deletions`].
@@ -278,46 +257,6 @@ impl Fs {
             let d = &inode.dinode;
             d.height.get() <= 1 && d.eattr.get() == 0 && !inode.flags().has(DiFlags::EXHASH)
         })
-    }
-
-    /// Deletes every inode without a name that the kernel still refers to: at unmount. What cannot be deleted now is left
-    /// to the next mount.
-    pub fn forget_all(&self) -> Result<()> {
-        loop {
-            for inum in self.nodes.drain_doomed() {
-                let result = self.delete_unused(inum);
-                self.nodes.deleted();
-                self.vol.journal.or_later("deleting an inode without a name", result)?;
-            }
-            // What is left is being deleted by another thread, or put back by it.
-            if self.nodes.doomed() == 0 || self.vol.journal.withdrawn().is_some() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Forgets every inode: the volume is being closed and the kernel gone.
-    pub fn forget_known(&self) {
-        self.nodes.clear();
-    }
-
-    /// An inode that [`Fs::let_go`] returned cannot be deleted by the caller after all: [`Fs::forget_all`] will.
-    pub fn leave_to_unmount(&self, inum: Inum) {
-        self.nodes.put_back(inum);
-    }
-
-    fn delete_unused(&self, inum: Inum) -> Result<()> {
-        // It stays an orphan, which the next read-write mount deletes.
-        if self.is_read_only() {
-            return Ok(());
-        }
-        self.gate.pass()?;
-        let deleted = self.vol.delete_at(inum.addr, Some(inum.formal), &|| !self.nodes.known(inum.addr));
-        if matches!(deleted, Ok(false)) {
-            tracing::debug!("inode {} is deleted by another node, or was", inum.addr);
-        }
-        deleted.map(drop)
     }
 
     /// Passes a result on; a contradiction on the disk makes the mount withdraw.

@@ -27,6 +27,7 @@ mod users;
 
 pub use create::{Birth, Cradle};
 pub use kernel_cache::KernelCache;
+pub use lifetime::Fate;
 pub use read::check_dinode;
 pub use users::{Bare, InUse, Users};
 

@@ -15,7 +15,7 @@ use crate::rgrp::{FreeSpace, Want};
 impl Fs {
     /// The inode a name leads to; the kernel holds a reference to it afterwards.
     pub fn lookup(&self, parent: BlockAddr, name: &[u8]) -> Result<Attr> {
-        self.watch(self.do_lookup(parent, name))
+        self.watch(settled(|| self.do_lookup(parent, name)))
     }
 
     fn do_lookup(&self, parent: BlockAddr, name: &[u8]) -> Result<Attr> {
@@ -122,7 +122,7 @@ impl Fs {
 
     /// Removes a name of anything but a directory.
     pub fn unlink(&self, parent: BlockAddr, name: &[u8]) -> Result<()> {
-        self.watch(self.remove_name(parent, name, false))
+        self.watch(settled(|| self.remove_name(parent, name, false)))
     }
 
     /// Removes an empty directory.
@@ -133,7 +133,7 @@ impl Fs {
         if name == b".." {
             return Err(Error::NotEmpty);
         }
-        self.watch(self.remove_name(parent, name, true))
+        self.watch(settled(|| self.remove_name(parent, name, true)))
     }
 
     fn remove_name(&self, parent: BlockAddr, name: &[u8], directory: bool) -> Result<()> {
@@ -213,8 +213,28 @@ impl Fs {
         if victim.dinode.nlink.get() > 0 || !self.nodes.doom(victim.inum) {
             return Ok(());
         }
-        self.vol.journal.or_later("deleting an inode without a name", self.vol.delete(victim).map(drop))
+        let inum = victim.inum;
+        let deleted = self.vol.delete(victim).map(|deleted| {
+            if !deleted {
+                self.leave(inum);
+            }
+        });
+        self.vol.journal.or_later("deleting an inode without a name", deleted)
     }
+}
+
+/// How often a name is looked up again that led to an inode which was gone by then.
+const LOOKS: u32 = 3;
+
+/// Runs an operation on names again when what a name led to was gone (`Stale`): what is true then counts.
+pub(super) fn settled<T>(op: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 1..LOOKS {
+        match op() {
+            Err(Error::Stale) => {}
+            done => return done,
+        }
+    }
+    op()
 }
 
 /// `NameTooLong` above 255 bytes, `NotFound` for the empty name.

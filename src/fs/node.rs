@@ -103,7 +103,7 @@ impl Nodes {
         })
     }
 
-    /// An inode that [`Nodes::forget`] or [`Nodes::drain_doomed`] returned was deleted, or will not be.
+    /// An inode that [`Nodes::forget`] or [`Nodes::clear`] returned was deleted, or will not be.
     pub(super) fn deleted(&self) {
         self.deleting.fetch_sub(1, Ordering::AcqRel);
         self.ended.fetch_add(1, Ordering::AcqRel);
@@ -120,7 +120,7 @@ impl Nodes {
         self.deleting.load(Ordering::Acquire) > 0
     }
 
-    /// An inode that [`Nodes::forget`] returned was not deleted: [`Nodes::drain_doomed`] will return it.
+    /// An inode that [`Nodes::forget`] returned was not deleted: [`Nodes::clear`] will return it.
     pub(super) fn put_back(&self, inum: Inum) {
         self.map.insert(inum.addr, Node { formal: inum.formal, lookups_doomed: 1, in_use: InUse::default() });
         self.deleting.fetch_sub(1, Ordering::AcqRel);
@@ -136,23 +136,23 @@ impl Nodes {
         addr == self.root.addr || self.map.contains_key(&addr)
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&self) {
-        self.map.clear();
-    }
-
-    /// All doomed nodes, forgotten, and those that other nodes leave to us to delete.
-    pub(super) fn drain_doomed(&self) -> Vec<Inum> {
-        let left_to_us = |n: &mut Node| {
-            if !n.doomed() && n.in_use.is_demanded() {
-                n.lookups_doomed |= 1;
+    /// Forgets everything: the kernel is gone. Returns the doomed inodes, and those that other nodes leave to us to delete. Whoever
+    /// asks for one after this finds it unused here.
+    pub(super) fn clear(&self) -> Vec<Inum> {
+        let known: Vec<BlockAddr> = self.map.iter().map(|n| *n.key()).collect();
+        let mut ours = Vec::new();
+        for addr in known {
+            // Others may have forgotten it meanwhile: then they delete it.
+            let Some((_, gone)) = self.map.remove(&addr) else { continue };
+            // Asked when it is not known any more: a node that was told before that it is in use here has asked before.
+            let left_to_us = !gone.doomed() && gone.in_use.is_demanded();
+            if left_to_us {
                 self.doomed.fetch_add(1, Ordering::AcqRel);
             }
-        };
-        self.map.iter_mut().for_each(|mut n| left_to_us(&mut n));
-        let doomed: Vec<Inum> = self.map.iter().filter(|n| n.doomed()).map(|n| n.inum(*n.key())).collect();
-        // Others may have forgotten one meanwhile: then they delete it.
-        let ours: Vec<Inum> = doomed.into_iter().filter(|inum| self.map.remove(&inum.addr).is_some()).collect();
+            if gone.doomed() || left_to_us {
+                ours.push(gone.inum(addr));
+            }
+        }
         self.deleting.fetch_add(ours.len(), Ordering::AcqRel);
         ours
     }

@@ -3,7 +3,7 @@
 //! Locks: the rename lock when the parents differ (nobody else moves directories then, so ancestry stands still); the parents,
 //! an ancestor before its descendant, otherwise by address; then the inodes concerned, by address.
 
-use super::namei::{check_kind, check_name, may_add, may_remove, must_be_dir};
+use super::namei::{check_kind, check_name, may_add, may_remove, must_be_dir, settled};
 use super::{Caller, Fs};
 use crate::dir::{self, Entry};
 use crate::error::{CorruptKind, Error, Result};
@@ -68,7 +68,7 @@ impl Fs {
                 return Err(Error::Busy);
             }
         }
-        self.watch(self.do_rename(caller, (parent, name), (new_parent, new_name), how))
+        self.watch(settled(|| self.do_rename(caller, (parent, name), (new_parent, new_name), how)))
     }
 
     fn do_rename(
@@ -147,6 +147,10 @@ impl Fs {
         while at.addr != self.vol.root.addr {
             let dir = self.vol.shared(at)?;
             must_be_dir(&dir)?;
+            // A directory that was removed has no names, and what its `..` leads to may be gone.
+            if dir.dinode.nlink.get() == 0 {
+                return Err(Error::NotFound);
+            }
             match dir::lookup(&self.vol, &dir, b"..")? {
                 Some(up) if way.len() < DEEPEST => at = up.inum,
                 Some(_) => return Err(Error::corrupt(at.addr, CorruptKind::Directory("parents without end"))),

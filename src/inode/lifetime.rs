@@ -17,6 +17,20 @@ use std::time::{Duration, Instant};
 const LETTING_GO: Duration = Duration::from_secs(5);
 /// How long the reclaimer waits for the lock of an inode that perhaps nobody uses.
 const GIVING_UP: Duration = Duration::from_secs(1);
+/// How long a deleter that another node pokes still waits for the others: enough for those that only have to be asked, and for
+/// the question to arrive, after which a user knows that the deletion is left to it.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+
+/// What became of an attempt to delete an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is deleted.
+    Deleted,
+    /// Somebody uses it, or may: whoever asked should look again later.
+    InUse,
+    /// It was deleted before, or has a name.
+    Over,
+}
 
 impl Volume {
     /// Marks an inode that lost its last name: nlink 0, bitmap UNLINKED, ctime; in the caller's transaction.
@@ -37,26 +51,56 @@ impl Volume {
         self.delete_held(inode, true)
     }
 
-    /// The same for an inode of which nobody knows whether it is still there; false also when it is not, or `unused` says,
-    /// with the lock held, that somebody here uses it. `inum.formal` is `None` where any life is meant.
-    pub fn delete_at(&self, addr: BlockAddr, formal: Option<FormalIno>, unused: &dyn Fn() -> bool) -> Result<bool> {
-        match self.orphan(self.inode(addr).claim()?, addr, formal, unused)? {
-            Some(inode) => self.delete_held(inode, true),
-            None => Ok(false),
+    /// The same for an inode of which nobody knows whether it is still there; `unused` says, with the lock held, whether somebody
+    /// here uses it. `formal` is `None` where any life is meant. Without `waits`, no other node is waited for.
+    pub fn delete_at(
+        &self,
+        addr: BlockAddr,
+        formal: Option<FormalIno>,
+        unused: &dyn Fn() -> bool,
+        waits: bool,
+    ) -> Result<Fate> {
+        let lock = self.inode(addr);
+        let claim = if waits { Some(lock.claim()?) } else { lock.try_claim()? };
+        self.delete_claimed(claim, (addr, formal), unused, waits)
+    }
+
+    fn delete_claimed(
+        &self,
+        claim: Option<Claim<Inode>>,
+        (addr, formal): (BlockAddr, Option<FormalIno>),
+        unused: &dyn Fn() -> bool,
+        waits: bool,
+    ) -> Result<Fate> {
+        let Some(claim) = claim.filter(|_| unused()) else { return Ok(Fate::InUse) };
+        let inode = match self.orphan(claim, addr, formal) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => return Ok(Fate::Over),
+            // Nobody can open it, so it harms nobody: it is left to fsck.
+            Err(Error::Corrupt(c)) if formal.is_none() => {
+                tracing::error!("an unlinked inode cannot be deleted: {c}");
+                return Ok(Fate::Over);
+            }
+            Err(e) => return Err(e),
+        };
+        match self.delete_held(inode, waits) {
+            Ok(true) => Ok(Fate::Deleted),
+            Ok(false) => Ok(Fate::InUse),
+            Err(Error::Stale) => Ok(Fate::Over),
+            Err(e) => Err(e),
         }
     }
 
-    /// The inode behind a claimed lock, if it is UNLINKED and nobody here uses it. Other nodes may have deleted it, and its
+    /// The inode behind a claimed lock, if it is UNLINKED. Other nodes may have deleted it, and its
     /// block may be anything by now: the dinode is read last.
     fn orphan(
         &self,
         claim: Claim<Inode>,
         addr: BlockAddr,
         formal: Option<FormalIno>,
-        unused: &dyn Fn() -> bool,
     ) -> Result<Option<InodeExclusive>> {
         let over = deleted_upto(claim.lvb());
-        if formal.is_some_and(|f| f.0 <= over) || !unused() || self.rgrps.state(addr)? != BlkState::Unlinked {
+        if formal.is_some_and(|f| f.0 <= over) || self.rgrps.state(addr)? != BlkState::Unlinked {
             return Ok(None);
         }
         let inode = claim.read()?;
@@ -107,8 +151,9 @@ impl Volume {
         if !waits {
             return Ok(None);
         }
-        let (until, own) = (Instant::now() + LETTING_GO, inode.glock());
-        Ok(lock.claim_while(&|| Instant::now() < until && !own.is_demanded())?.map(Some))
+        let (start, own) = (Instant::now(), inode.glock());
+        let patience = || if own.is_demanded() { LAST_LOOK } else { LETTING_GO };
+        Ok(lock.claim_while(&|| start.elapsed() < patience())?.map(Some))
     }
 
     /// The tree piece by piece, the dinode with the last one if that lies in the same rgrp: most files go in one transaction.
@@ -152,30 +197,26 @@ impl Volume {
 
     /// The reclaimer: deletes every UNLINKED inode of an rgrp for which `unused(addr)`; counts them. Inodes whose lock is held
     /// are somebody's and skipped, so that this may be called (without an rgrp lock) while other inodes are held. With `waits`,
-    /// when none is held: nodes that only cache a lock get the time to give it up.
-    pub fn reclaim(&self, rgrp_index: usize, unused: &dyn Fn(BlockAddr) -> bool, waits: bool) -> Result<u64> {
+    /// when none is held: nodes that only cache a lock get the time to give it up. `left` is told of those that are in use.
+    pub fn reclaim(
+        &self,
+        rgrp_index: usize,
+        unused: &dyn Fn(BlockAddr) -> bool,
+        left: &dyn Fn(BlockAddr),
+        waits: bool,
+    ) -> Result<u64> {
         let mut deleted = 0;
         for addr in self.rgrps.find(rgrp_index, BlkState::Unlinked)? {
             if !unused(addr) {
+                left(addr);
                 continue;
             }
             let (lock, until) = (self.inode(addr), Instant::now() + GIVING_UP);
             let claim = if waits { lock.claim_while(&|| Instant::now() < until)? } else { lock.try_claim()? };
-            let Some(claim) = claim else { continue };
-            let inode = match self.orphan(claim, addr, None, &|| unused(addr)) {
-                Ok(Some(inode)) => inode,
-                Ok(None) => continue,
-                // Nobody can open it, so it harms nobody: it is left to fsck.
-                Err(Error::Corrupt(c)) => {
-                    tracing::error!("an unlinked inode cannot be deleted: {c}");
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            match self.delete_held(inode, waits) {
-                Ok(went) => deleted += u64::from(went),
-                Err(Error::Stale) => {}
-                Err(e) => return Err(e),
+            match self.delete_claimed(claim, (addr, None), &|| unused(addr), waits)? {
+                Fate::Deleted => deleted += 1,
+                Fate::InUse => left(addr),
+                Fate::Over => {}
             }
         }
         Ok(deleted)

@@ -136,6 +136,11 @@ fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
             }
             continue;
         }
+        if !opened.is_read_only()
+            && let Err(e) = opened.fs.delete_left()
+        {
+            tracing::warn!("deleting unlinked inodes failed: {e}");
+        }
         let quantum = {
             let options = live.options.lock();
             Duration::from_secs(u64::from(options.statfs_quantum.max(1).min(options.quota_quantum)))

@@ -4,7 +4,7 @@ use crate::Cluster;
 use crate::harness::ME;
 use crate::support::{check, stock_fsck};
 use gfs2r::error::Error;
-use gfs2r::fs::{Caller, Fs, NewInode, Space};
+use gfs2r::fs::{Caller, Fs, NewInode, RenameHow, Space};
 use gfs2r::ids::{BlkState, BlockAddr, Inum, Jid};
 use gfs2r::quota::{QuotaMode, Who};
 use gfs2r::volume::{Mounter, OpenOptions, Opened, open_shared};
@@ -119,6 +119,111 @@ fn orphans_in_use_are_left_alone() {
     assert_eq!(size_of(b, inum.addr), 10);
     b.forget(inum.addr, 1).expect("forget");
     assert_eq!(two.state(inum), BlkState::Free);
+    two.finish();
+}
+
+/// A node that is leaving uses nothing: whoever wants to delete then is not told to leave it to that node.
+#[test]
+fn who_leaves_leaves_nothing_behind() {
+    let two = Two::make();
+    let (a, b) = (&two.a.fs, &two.b.fs);
+    let inum = create(a, "f", 10);
+    b.lookup(b.root(), b"f").expect("lookup");
+    a.unlink(a.root(), b"f").expect("unlink");
+    b.forget_all().expect("forget all");
+    a.forget(inum.addr, 1).expect("forget");
+    assert_eq!(two.state(inum), BlkState::Free);
+    two.finish();
+}
+
+/// Both nodes leave at the same time while each has files open that have no names: none is left.
+#[test]
+fn all_leave_at_once() {
+    for round in 0..5 {
+        let two = Two::make();
+        let (a, b) = (&two.a.fs, &two.b.fs);
+        for n in 0..40 {
+            let (name, maker) = (format!("f{n}"), if n % 2 == 0 { a } else { b });
+            create(maker, &name, 10);
+            for fs in [a, b] {
+                fs.lookup(fs.root(), name.as_bytes()).expect("lookup");
+            }
+            let last = if n % 4 < 2 { a } else { b };
+            last.unlink(last.root(), name.as_bytes()).expect("unlink");
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| two.a.close().expect("close a"));
+            scope.spawn(|| two.b.close().expect("close b"));
+        });
+        two.finish();
+        println!("round {round}");
+    }
+}
+
+/// What is left to look at again goes: not always at the first look, which waits for nobody.
+fn deleted_in_the_end(fs: &Fs) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while fs.delete_left().expect("look") == 0 {
+        assert!(Instant::now() < until, "nobody deleted it");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Who left a deletion to a user that died looks again.
+#[test]
+fn the_user_dies() {
+    let Two { mut cluster, a, b } = Two::make();
+    let inum = create(&a.fs, "f", 10);
+    b.fs.lookup(b.fs.root(), b"f").expect("lookup");
+    a.fs.unlink(a.fs.root(), b"f").expect("unlink");
+    a.fs.forget(inum.addr, 1).expect("forget");
+    assert_eq!(a.fs.delete_left().expect("look"), 0);
+    cluster.kill(1, b);
+    cluster.recover(&a, 1);
+    deleted_in_the_end(&a.fs);
+    let b = cluster.join(1, Mounter::Joining);
+    let two = Two { cluster, a, b };
+    assert_eq!(two.state(inum), BlkState::Free);
+    two.finish();
+}
+
+/// Who unlinked died before it could say so: the user finds out.
+#[test]
+fn the_unlinker_dies() {
+    let Two { mut cluster, a, b } = Two::make();
+    let inum = create(&a.fs, "f", 10);
+    b.fs.unlink(b.fs.root(), b"f").expect("unlink");
+    b.fs.sync().expect("sync");
+    cluster.kill(1, b);
+    cluster.recover(&a, 1);
+    assert_eq!(a.fs.reclaim_orphans(&AtomicBool::new(false)).expect("reclaim"), 0);
+    assert_eq!((a.fs.delete_left().expect("look"), size_of(&a.fs, inum.addr)), (0, 10));
+    a.fs.forget(inum.addr, 1).expect("forget");
+    deleted_in_the_end(&a.fs);
+    let b = cluster.join(1, Mounter::Joining);
+    let two = Two { cluster, a, b };
+    assert_eq!(two.state(inum), BlkState::Free);
+    two.finish();
+}
+
+/// A directory that was removed, and its parent with it, has no names: nothing is stale.
+#[test]
+fn renaming_in_what_was_removed() {
+    let two = Two::make();
+    let (a, b) = (&two.a.fs, &two.b.fs);
+    let make = |dir, name: &str| a.make(&ME, dir, name.as_bytes(), &NewInode::Dir(0o755)).expect("mkdir").inum.addr;
+    let (outer, other) = (make(a.root(), "outer"), make(a.root(), "other"));
+    let inner = make(outer, "inner");
+    let seen = b.lookup(b.root(), b"outer").expect("lookup").inum.addr;
+    b.lookup(seen, b"inner").expect("lookup");
+    b.rmdir(seen, b"inner").expect("rmdir");
+    b.rmdir(b.root(), b"outer").expect("rmdir");
+    a.forget(outer, 1).expect("forget");
+    b.forget(seen, 1).expect("forget");
+    for (from, to) in [(inner, other), (other, inner)] {
+        let renamed = a.rename(&ME, (from, b"f"), (to, b"g"), RenameHow::Replace);
+        assert!(matches!(renamed, Err(Error::NotFound)), "{renamed:?}");
+    }
     two.finish();
 }
 
