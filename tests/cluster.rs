@@ -3,7 +3,8 @@
 //! nothing fsynced was lost, that all nodes see the same, and that the disk is clean.
 //!
 //! `SECONDS` is how long the faults last (`make cluster SECONDS=3600`), `SEED` repeats a run as far as scheduling lets it,
-//! `NODES` is how many nodes there are, `FAULTS=Kill,Cut` chooses, `KEEP=1` leaves the files of a failed run.
+//! `NODES` is how many nodes there are, `FAULTS=Kill,Cut` chooses, `KEEP=1` leaves the files of a failed run, `ONLY_FLOCK=1` uses
+//! flock(2) in the place of fcntl(2).
 //! Needs root, /dev/fuse, mkfs.gfs2, ip, nsenter and python3, and says so loudly where it cannot run.
 
 #![allow(unreachable_pub, reason = "the modules of one test")]
