@@ -58,7 +58,7 @@ pub(super) fn run(core: &Arc<Core>, recovery: &Arc<dyn Recovery>) {
     loop {
         {
             let mut state = freeze.state.lock();
-            while !state.stop && !(state.wanted && !state.ours) {
+            while !state.stop && (!state.wanted || state.ours) {
                 freeze.changed.wait(&mut state);
             }
             if state.stop {
