@@ -17,7 +17,7 @@ impl Clock {
     /// Milliseconds since the beginning.
     pub(crate) fn now(&self) -> u64 {
         let now = clock_gettime(ClockId::Boottime);
-        let nanoseconds = now.tv_nsec as i64 - self.begun.tv_nsec as i64;
+        let nanoseconds = now.tv_nsec - self.begun.tv_nsec;
         let milliseconds = (now.tv_sec - self.begun.tv_sec) * 1000 + nanoseconds.div_euclid(1_000_000);
         // The clock never goes backwards.
         u64::try_from(milliseconds).unwrap_or(0)

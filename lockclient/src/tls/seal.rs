@@ -66,7 +66,7 @@ impl Seals {
         let mut keys = self.keys();
         let key = keys.ours.get_mut(&node)?;
         key.counter += 1;
-        let counter = key.counter.to_le_bytes();
+        let counter = key.counter.to_be_bytes();
         let mac = tag(&key.key, &key.number, &counter, content);
         Some([&key.number[..], &counter, mac.as_ref(), content].concat())
     }
@@ -80,7 +80,7 @@ impl Seals {
         let key = keys.theirs.get_mut(&node)?.iter_mut().find(|key| key.number == *number)?;
         let signed = [&number[..], &counter[..], content].concat();
         hmac::verify(&key.key, &signed, mac).ok()?;
-        let counter = u64::from_le_bytes(*counter);
+        let counter = u64::from_be_bytes(*counter);
         if counter <= key.counter {
             return None;
         }
