@@ -27,8 +27,9 @@ impl Engine {
         // With no lock left there is nothing to recover.
         (record.master_lost, record.new_master, record.awaits_lookup) = (false, false, false);
         record.idle_since = now;
-        if std::mem::take(&mut record.unconfirmed) {
-            // Our lock was the last the master had; recovery made it forget the resource without a word.
+        if std::mem::take(&mut record.unconfirmed) | std::mem::take(&mut record.removed) {
+            // Our lock was the last the master had, and recovery made it forget the resource without a word; or it has said
+            // that it does, and our request was never sent.
             record.master = Master::Unknown;
         }
         if record.dir == node && matches!(record.master, Master::Node(_)) {
@@ -82,6 +83,7 @@ impl Engine {
             record.master = Master::Node(from);
         }
         record.unconfirmed &= record.master != Master::Node(from);
+        record.removed &= record.master != Master::Node(from);
         match record.master {
             // The question carries the whole request: no need for another round.
             Master::Me => self.receive_request(from, msg),
@@ -121,7 +123,7 @@ impl Engine {
             // The master will make the resource anew when our request reaches it.
             // If the request never goes out, nobody is left who would tell us to forget it.
             Some(key) if self.resources[key].locks > 0 => {
-                self.resources[key].unconfirmed = true;
+                self.resources[key].removed = true;
                 self.ignore("removal of a resource in use");
             }
             Some(key) => self.resources.remove(key),

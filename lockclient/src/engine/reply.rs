@@ -140,8 +140,8 @@ impl Engine {
             _ => {
                 // EAGAIN; or the master has no room, which ends the request just the same.
                 if !asked_directory && msg.result == result::EAGAIN {
-                    // It has the resource, and will say so when it forgets it.
-                    self.resources[resource].unconfirmed = false;
+                    // It has taken the resource up again, and will say so when it forgets it.
+                    self.resources[resource].removed = false;
                 }
                 self.take_flags(key, &msg);
                 self.complete(key, Status::Again);
@@ -159,7 +159,7 @@ impl Engine {
         (lock.remid, lock.bounces) = (msg.lkid, 0);
         let (id, resource) = (lock.id, lock.resource);
         let record = &mut self.resources[resource];
-        record.unconfirmed = false;
+        (record.unconfirmed, record.removed) = (false, false);
         if record.master == Master::Unknown {
             // It had refused a request before this one, and has become the master since. We must know it: what it says
             // about this lock from now on would be dropped otherwise.

@@ -43,6 +43,8 @@ pub(crate) struct Resource {
     pub(crate) uncertain: bool,
     /// We direct it and use it, and its master did not list it when the directory was rebuilt.
     pub(crate) unconfirmed: bool,
+    /// We are the directory, and the master said that it forgets the resource; our request may make it take it up again.
+    pub(crate) removed: bool,
     /// Recovery: the master is gone.
     pub(crate) master_lost: bool,
     /// Recovery: the master changed, our locks must be sent again.
@@ -154,6 +156,7 @@ impl ResourceTable {
             lvb_stale: false,
             uncertain: false,
             unconfirmed: false,
+            removed: false,
             master_lost: false,
             new_master: false,
             awaits_lookup: false,

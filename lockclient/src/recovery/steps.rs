@@ -104,6 +104,7 @@ impl Engine {
             let record = &mut self.resources[key];
             record.dir = dir;
             record.unconfirmed = dir == node && matches!(record.master, Master::Node(_));
+            record.removed = false;
         }
         self.list_names();
     }

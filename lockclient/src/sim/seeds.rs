@@ -57,6 +57,7 @@ fn sim_random() {
 ///   refusal made us forget who the master is, and its notice was dropped.
 /// * 1795562558075569: a conversion that the dead master may have weakened (ALTPR) was refused by the new one; the client
 ///   was told the mode it has now, and not that it has lost the other.
+/// * 1795567665007836: a refusal from before recovery was taken for the master's word that it has the resource still.
 #[test]
 fn seeds_that_found_something() {
     for seed in [
@@ -97,6 +98,7 @@ fn seeds_that_found_something() {
         533721,
         1_795_560_070_092_683,
         1_795_562_558_075_569,
+        1_795_567_665_007_836,
     ] {
         run_schedule(seed, &Schedule::default(), |_| {}).unwrap_or_else(|why| panic!("{why}"));
     }

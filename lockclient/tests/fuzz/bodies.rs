@@ -11,6 +11,7 @@ use lockclient::recovery::{Start, StartMember};
 use lockclient::wire::{self, PacketBody};
 
 /// A frame that is whole: what makes arbitrary bytes one.
+#[expect(clippy::little_endian_bytes, reason = "the protocol's order")]
 fn as_frame(bytes: &[u8], command: u8) -> Vec<u8> {
     let mut frame = [&[2, 0, 3, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, command, 0][..], bytes].concat();
     let length = u16::try_from(frame.len()).unwrap_or(u16::MAX).to_le_bytes();
