@@ -68,6 +68,7 @@ interop: setup
 	$(CARGO) build --release --workspace
 	$(CARGO) test --release -p gfs2r-uml --test interop -- --nocapture
 	$(CARGO) test --release -p gfs2r-lockclient --test kernel
+	$(CARGO) test --release -p gfs2r-lockclient --test nodes
 
 posix: release
 	$(CARGO) test --release --test posix -- --nocapture
