@@ -38,7 +38,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod transcript;
+pub(crate) mod transcript;
 
 pub use claim::Claim;
 pub use driver::Glock;

@@ -15,6 +15,11 @@ use crate::ids::NodeId;
 use crate::inspect::MembershipView;
 use crate::recovery::Start;
 
+/// How many of so many nodes must live for any to go on: more than half, and of two, one.
+pub fn majority(nodes: usize) -> usize {
+    if nodes == 2 { 1 } else { nodes / 2 + 1 }
+}
+
 /// What happens to a membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipEvent {

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::ids::Jid;
 use crate::volume::{self, Opened};
 use lockclient::cluster_file::{ClusterFile, DEFAULT_PATH};
+use lockclient::membership::majority;
 use lockclient::node::Node;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,7 +61,7 @@ impl Plan {
             _ => format!("{address}: {}", client::words(&e)),
         })?;
         let nodes = self.file.nodes.len();
-        let majority = if nodes == 2 { 1 } else { nodes / 2 + 1 };
+        let majority = majority(nodes);
         let patience = Duration::from_millis(self.file.startup_ms.max(self.file.token_ms).saturating_mul(2));
         let joined = std::thread::scope(|scope| {
             // Dropped when we are in.

@@ -62,11 +62,6 @@ pub struct ClusterOptions {
     pub local_flocks: bool,
 }
 
-impl ClusterOptions {
-    /// Where the nodes are named when `cluster=` does not say.
-    pub const FILE: &str = "/etc/gfs2r/cluster.toml";
-}
-
 impl Default for MountOptions {
     fn default() -> Self {
         Self {

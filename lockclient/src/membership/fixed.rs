@@ -24,7 +24,7 @@ mod peer;
 mod tests;
 mod trust;
 
-use super::{Membership, MembershipAction, MembershipEvent};
+use super::{Membership, MembershipAction, MembershipEvent, majority};
 use crate::ids::NodeId;
 use crate::inspect::MembershipView;
 use crate::recovery::{Start, StartMember};
@@ -514,7 +514,6 @@ impl Membership for Fixed {
 
     fn is_quorate(&self) -> bool {
         let living = self.config.nodes.iter().filter(|node| self.lives(**node)).count();
-        let needed = if self.config.nodes.len() == 2 { 1 } else { self.config.nodes.len() / 2 + 1 };
-        living >= needed
+        living >= majority(self.config.nodes.len())
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{Ask, Control, ControlBlock, Effect, Event, Value};
 use crate::glock::Lvb;
+use crate::glock::transcript::check_all;
 
 fn number(word: &str) -> u32 {
     word.parse().expect("a number")
@@ -92,21 +93,5 @@ fn play(script: &str) -> String {
 
 #[test]
 fn transcripts() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/control");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(dir).expect("tests/control is there") {
-        let path = entry.expect("readable").path();
-        if path.extension().is_none_or(|e| e != "txt") {
-            continue;
-        }
-        seen += 1;
-        let script = std::fs::read_to_string(&path).expect("readable");
-        let now = play(&script);
-        if std::env::var_os("REWRITE").is_some() {
-            std::fs::write(&path, now).expect("writable");
-        } else {
-            assert_eq!(script, now, "{}", path.display());
-        }
-    }
-    assert!(seen >= 6, "only {seen} transcripts found");
+    check_all("control", 6, play);
 }
