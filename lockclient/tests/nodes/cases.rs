@@ -13,6 +13,7 @@ pub(crate) type Case = fn(&mut Lab) -> Result<(), String>;
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("three nodes take locks from one another, and leave", turns),
     ("a cut shorter than the token harms nobody", short_cut),
+    ("cuts of one to two tokens that heal: everyone goes on, no lock hangs", long_cuts),
     ("a node is killed: fenced, taken over from, back as another", killed),
     ("the leader is killed", leader_killed),
     ("killed and back before anyone noticed: nobody is fenced", quick_restart),
@@ -100,6 +101,22 @@ fn short_cut(lab: &mut Lab) -> Result<(), String> {
         pause(TOKEN_MS / 4);
         lab.cut(node, false)?;
         lab.at_work(&[1, 2, 3])?;
+    }
+    nobody_fenced(lab)?;
+    lab.log.check()
+}
+
+/// All are cut off: nobody has quorum. Or one is, and the agent fails. The lives and the locks of all go on after that.
+fn long_cuts(lab: &mut Lab) -> Result<(), String> {
+    lab.boot_all(&[1, 2, 3])?;
+    lab.policy(Policy::Fail);
+    for nodes in [&[1, 2, 3][..], &[3], &[1]] {
+        for ms in [TOKEN_MS * 11 / 10, TOKEN_MS * 3 / 2, TOKEN_MS * 2] {
+            nodes.iter().try_for_each(|node| lab.cut(*node, true))?;
+            pause(ms);
+            nodes.iter().try_for_each(|node| lab.cut(*node, false))?;
+            lab.at_work(&[1, 2, 3])?;
+        }
     }
     nobody_fenced(lab)?;
     lab.log.check()
