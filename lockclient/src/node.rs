@@ -72,7 +72,7 @@ enum Command {
     Release { lockspace: u32, done: oneshot::Sender<()> },
     Stopped(u32),
     Fenced(NodeId, bool),
-    Shutdown(oneshot::Sender<()>),
+    Shutdown(oneshot::Sender<bool>),
     BreakConnections,
     Inspect(oneshot::Sender<NodeView>),
 }
@@ -188,16 +188,17 @@ impl Node {
         Inspector(self.commands.clone())
     }
 
-    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
-    pub async fn shutdown(mut self) {
+    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets. False: not all peers
+    /// have parted with us within five seconds.
+    pub async fn shutdown(mut self) -> bool {
         let (done, answer) = oneshot::channel();
-        if self.commands.send(Command::Shutdown(done)).is_ok() {
-            // As above.
-            let _ended = answer.await;
-        }
+        let asked = self.commands.send(Command::Shutdown(done)).is_ok();
+        // An error means that the node has ended, and its conversations with it.
+        let parted = asked && answer.await.unwrap_or(false);
         self.task.abort();
         // The task has been told to end; that it was aborted is no news.
         let _aborted = (&mut self.task).await;
+        parted
     }
 }
 
@@ -272,7 +273,8 @@ impl Driver {
         mut outgoing: UnboundedReceiver<Outbound>,
         mut events: Receiver<TransportEvent>,
     ) {
-        let mut parting: Option<(Instant, oneshot::Sender<()>)> = None;
+        let mut parting: Option<(Instant, oneshot::Sender<bool>)> = None;
+        let mut parted;
         let links = self.links.clone();
         loop {
             let wake = tokio::time::Instant::from_std(self.wake());
@@ -298,13 +300,20 @@ impl Driver {
                 self.transport_event(event);
             }
             self.tick();
+            if parting.is_some() && self.spaces.list.is_empty() {
+                // Also with who asked us something since we left.
+                links.part();
+            }
             links.flush_all();
             if let Some((limit, _)) = &parting {
-                let parted = self.spaces.list.is_empty() && links.have_parted();
+                parted = self.spaces.list.is_empty() && links.have_parted();
                 if parted || *limit <= Instant::now() {
                     break;
                 }
             }
+        }
+        if !parted {
+            tracing::warn!(peers = ?links.status(), lockspaces = self.spaces.list.len(), "not all peers have parted with us");
         }
         drop(self.spaces);
         // A conversation may have ended after the last flush, in the thread that reads.
@@ -314,7 +323,7 @@ impl Driver {
         drop(self.transport);
         if let Some((_, done)) = parting {
             // Whoever asked may have stopped waiting.
-            let _gone = done.send(());
+            let _gone = done.send(parted);
         }
     }
 

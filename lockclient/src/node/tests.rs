@@ -1,5 +1,6 @@
 //! Whole nodes on loopback addresses: sockets, threads and all.
 
+mod parting;
 mod silence;
 mod stopped;
 
