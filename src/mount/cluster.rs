@@ -133,10 +133,10 @@ impl Joined {
 fn end(node: Arc<Node>, runtime: &Runtime) {
     match Arc::into_inner(node) {
         Some(node) => {
-                if !runtime.block_on(node.shutdown()) {
-                    tracing::warn!("left the cluster without a last word from every node");
-                }
+            if !runtime.block_on(node.shutdown()) {
+                tracing::warn!("left the cluster without a last word from every node");
             }
+        }
         None => tracing::error!("the cluster's node is still in use: it ends with the process"),
     }
 }

@@ -14,7 +14,8 @@ async fn part(node: Node, locks: Locks, wait: u64, release: bool) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_leaves_has_parted_with_everyone() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    let seed =
+        std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
     println!("SEED={seed}");
     let mut random = crate::sim::Rng::new(seed);
     let place = Place::new(3);
