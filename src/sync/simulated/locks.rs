@@ -3,7 +3,7 @@
 use super::Instant;
 use super::scheduler::{Scheduler, me, pause};
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, RawRwLock};
-pub use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -71,6 +71,11 @@ impl<T> RwLock<T> {
     /// Unlocked.
     pub fn new(value: T) -> Self {
         Self(Arc::new(parking_lot::RwLock::new(value)))
+    }
+    /// What is inside; nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        // Only guards of `read_arc` and `write_arc` share it, and they outlive no exclusive borrow in our code.
+        Arc::get_mut(&mut self.0).unwrap_or_else(|| panic!("a guard is alive")).get_mut()
     }
     /// Locks it for reading.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
