@@ -13,6 +13,7 @@
 
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "simulated")]
 pub mod simulated;
@@ -37,6 +38,16 @@ pub use simulated::{Condvar, DashMap, Instant, Mutex, RwLock, mpsc, thread};
 thread_local! {
     static IMPATIENT: Cell<bool> = const { Cell::new(false) };
     static BEFORE_WAIT: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+/// A number that was not given before: from 1 on, in this process or this simulation.
+pub fn serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    #[cfg(feature = "simulated")]
+    if let Some(number) = simulated::serial() {
+        return number;
+    }
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Calls `hook` before each wait of this thread, from now on: somebody else shall do meanwhile what it would have done.

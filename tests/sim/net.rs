@@ -325,6 +325,14 @@ impl Net {
         self.changed.notify_all();
     }
 
+    /// Waits until the dead one of this name has been fenced.
+    pub(crate) fn await_fence(&self, id: NodeId) {
+        let mut state = self.lock();
+        while state.unfenced.contains_key(&id) {
+            self.changed.wait(&mut state);
+        }
+    }
+
     /// Is it out of the lockspace, or about to be?
     pub(crate) fn is_cut_off(&self, id: NodeId) -> bool {
         self.lock().members.get(&id).is_some_and(|m| m.cut_off)
@@ -398,10 +406,6 @@ impl Service for Place {
     fn join(&self, _name: &str, client: Arc<dyn LockClient>) -> Result<Arc<dyn Space>, JoinError> {
         let (net, id) = (&self.net, self.id);
         let mut state = net.lock();
-        // The dead one of this name is fenced first.
-        while state.unfenced.contains_key(&id) {
-            net.changed.wait(&mut state);
-        }
         let incarnation = state.number();
         let mut config = Config::new(id);
         config.first_sequence = u64::from(id.0) * 1000 + incarnation;

@@ -66,6 +66,7 @@ impl Recovery for ForPeers {
 pub(crate) fn run(world: &Arc<World>, id: NodeId) {
     for life in 0..world.plan.lives {
         thread::sleep(Duration::from_micros(random(2000)));
+        world.net().await_fence(id);
         let by = u64::from(id.0) * 1000 + life;
         let fate = world.fate();
         if world.dark.load(Ordering::SeqCst) {

@@ -161,12 +161,14 @@ fn base(nodes: u32, block_size: u32) -> MemoryDevice {
     static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32), MemoryDevice>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Default::default).lock().expect("no panic");
     let disk = made.entry((nodes, block_size)).or_insert_with(|| {
-        let disk = Arc::new(MemoryDevice::new(u64::from(16 + 10 * nodes) << 20));
+        let disk = Arc::new(MemoryDevice::new(96 << 20));
         let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
         let (lock_proto, lock_table) = ("lock_dlm".into(), "sim:fs".into());
         let options = gfs2r_mkfs::Options {
             journals: nodes,
             seed: 7,
+            uuid: [7; 16],
+            time: 1_600_000_000,
             lock_proto,
             lock_table,
             journal_mib: Some(JOURNAL_MIB),

@@ -22,7 +22,7 @@ pub struct Settings {
 }
 
 /// How a run went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// A number that stands for all that happened, in order.
     pub trace: u64,
@@ -32,6 +32,8 @@ pub struct Report {
     pub time: Duration,
     /// Threads there were.
     pub threads: usize,
+    /// The last lines of what happened.
+    pub lines: Vec<String>,
 }
 
 /// A run that went wrong. Its threads are left as they are.
@@ -85,6 +87,7 @@ struct State {
     alive: Vec<usize>,
     /// How much has happened: whoever spins looks again when it is more.
     happened: u64,
+    serial: u64,
     steps: u64,
     trace: u64,
     lines: VecDeque<String>,
@@ -148,6 +151,15 @@ pub fn yield_here() {
 /// Nanoseconds since the simulation began.
 pub fn now() -> Option<u64> {
     me().map(|(s, _)| s.lock().now)
+}
+
+/// A number that was not given before in this simulation.
+pub(crate) fn serial() -> Option<u64> {
+    me().map(|(s, _)| {
+        let mut state = s.lock();
+        state.serial += 1;
+        state.serial
+    })
 }
 
 /// Something happened that belongs to the trace; the text is kept as a line if lines are kept.
@@ -387,7 +399,8 @@ impl Scheduler {
         }
         if state.alive.is_empty() {
             let time = Duration::from_nanos(state.now);
-            let report = Report { trace: state.trace, steps: state.steps, time, threads: state.slots.len() };
+            let lines = state.lines.drain(..).collect();
+            let report = Report { trace: state.trace, steps: state.steps, time, threads: state.slots.len(), lines };
             if let Some(outcome) = state.outcome.take() {
                 // Whoever waits for it is there.
                 let _told = outcome.send(Ok(report));
@@ -408,13 +421,19 @@ pub fn run(settings: Settings, body: impl FnOnce() + Send + 'static) -> Result<R
         slots: Vec::new(),
         alive: Vec::new(),
         happened: 0,
+        serial: 0,
         steps: 0,
         trace: 0,
         lines: VecDeque::new(),
         outcome: Some(outcome),
     };
-    let scheduler = Arc::new(Scheduler { state: Mutex::new(state), current: AtomicUsize::new(0) });
+    let scheduler = Arc::new(Scheduler { state: Mutex::new(state), current: AtomicUsize::new(NOBODY) });
     let lost = |what: String| Failure { what, lines: Vec::new(), steps: 0 };
-    scheduler.start("main".into(), body).map_err(|e| lost(e.to_string()))?;
+    let first = scheduler.start("main".into(), body).map_err(|e| lost(e.to_string()))?;
+    scheduler.current.store(first, Ordering::Release);
+    let machine = scheduler.lock().slots[first].machine.clone();
+    if let Some(machine) = machine {
+        machine.unpark();
+    }
     ended.recv().unwrap_or_else(|_| Err(lost("it ended without a word".into())))
 }
