@@ -2,14 +2,15 @@
 //! they need no glock; whoever wants one waits for it in its own thread. Their grants are never held back.
 
 use super::dlm::{self, BUSY, Dlm};
+use super::service::LockSpace;
 use crate::error::{Error, Result};
 use crate::glock::Lvb;
 use crate::ids::LockName;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
 use lockclient::mode::Mode;
-use lockclient::node::space::{Completion, LockRequest, LockSpace, Progress};
+use lockclient::node::space::{Completion, LockRequest, Progress};
 use lockclient::status::{Refusal, Status};
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ impl Direct {
                 Ok(completion) => return self.settle(&mut state, mode, &completion, stop),
                 Err(Refusal::Busy) => {
                     drop(state);
-                    std::thread::sleep(BUSY);
+                    thread::sleep(BUSY);
                 }
                 Err(why) => {
                     tracing::debug!("lock {}: {why}", self.name);

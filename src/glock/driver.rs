@@ -12,11 +12,10 @@ use super::queue::{Entry, Ticket, Waiter};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
-use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
+use crate::sync::{Instant, Mutex, MutexGuard, RwLock, about_to_wait, thread};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often one who waits with limited patience looks whether it has any left.
 const PATIENT_LOOKS: Duration = Duration::from_millis(2);
@@ -65,7 +64,7 @@ struct Slow {
 
 struct Waiting {
     ticket: Ticket,
-    thread: Thread,
+    thread: thread::Thread,
     outcome: Option<Result<(), Refusal>>,
 }
 
@@ -156,7 +155,7 @@ impl<T: Protected> Glock<T> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
-        slow.waiting.push(Waiting { ticket, thread: std::thread::current(), outcome: None });
+        slow.waiting.push(Waiting { ticket, thread: thread::current(), outcome: None });
         let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries, entry }));
         loop {
             if let Some(outcome) = slow.take_outcome(ticket) {
@@ -184,8 +183,8 @@ impl<T: Protected> Glock<T> {
             }
             self.leave(slow);
             match patient {
-                None => std::thread::park(),
-                Some(_) => std::thread::park_timeout(PATIENT_LOOKS),
+                None => thread::park(),
+                Some(_) => thread::park_timeout(PATIENT_LOOKS),
             }
             slow = self.enter();
         }

@@ -6,12 +6,12 @@ use super::machine::{Event, HOLD_MAX};
 use super::manager::LockManager;
 use super::{Glock, Protected, Workers};
 use crate::ids::LockName;
-use crate::sync::{DashMap, Mutex};
+use crate::sync::{DashMap, Instant, Mutex};
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Glocks looked at per new one while the table is too full.
 const SHRINK_STEP: usize = 64;
