@@ -294,8 +294,8 @@ impl Lab {
         writeln!(log, "{}", Self::mark(node.mounting))?;
         self.mountings.push(Mounting { node: node.number, since: now(), faulty: None, killed: None });
         if matches!(self.kind, Kind::Moody(_)) {
-            let words = ["mount.gfs2r", &image.to_string_lossy(), &node.mnt().to_string_lossy(), "-o", &options];
-            let arguments = words.iter().map(|w| (*w).to_owned()).collect();
+            let (disk, dir) = (image.display().to_string(), node.mnt().display().to_string());
+            let arguments = vec!["mount.gfs2r".to_owned(), disk, dir, "-o".to_owned(), options];
             disk::tell(&node.dir, Mood::Well)?;
             Started::tell(&mut command, &Job::Mount { arguments, folder: node.dir.clone() })?;
         } else {

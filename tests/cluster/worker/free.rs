@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 /// What others may bring about.
-const NORMAL: [Errno; 11] = [
+const NORMAL: [Errno; 10] = [
     Errno::NOENT,
     Errno::EXIST,
     Errno::NOTDIR,
@@ -22,8 +22,6 @@ const NORMAL: [Errno; 11] = [
     Errno::NODATA,
     Errno::PERM,
     Errno::NOSPC,
-    // Another node has removed the directory between the lookup and the act, twice.
-    Errno::STALE,
 ];
 
 impl Worker {
