@@ -336,7 +336,7 @@ impl Lab {
             let until = Instant::now() + Duration::from_secs(5);
             while !status.success()
                 && Instant::now() < until
-                && fs::read_to_string(&out).is_ok_and(|t| t.contains("busy"))
+                && fs::read_to_string(&out).is_ok_and(|t| t.contains("busy") || t.contains("in use"))
             {
                 std::thread::sleep(Duration::from_millis(100));
                 let again = self.nodes[i].umount().and_then(|mut h| h.wait());

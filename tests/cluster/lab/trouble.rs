@@ -8,7 +8,7 @@ use crate::net::Net;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Lab {
     /// Sends the daemon of a node a signal.
@@ -101,8 +101,16 @@ impl Lab {
 
     /// Unmounts a node that has withdrawn: it must end, however it says it did.
     pub fn abandon(&mut self, i: usize) -> Result<(), String> {
-        let mut helper = self.nodes[i].umount().map_err(|e| e.to_string())?;
-        let status = helper.wait().map_err(|e| e.to_string())?;
+        let until = Instant::now() + Duration::from_secs(8);
+        let status = loop {
+            let status = self.nodes[i].umount().and_then(|mut helper| helper.wait()).map_err(|e| e.to_string())?;
+            // A process that was killed a moment ago may still be on its way out.
+            let busy = fs::read_to_string(self.nodes[i].dir.join("umount")).is_ok_and(|said| said.contains("in use"));
+            if !busy || Instant::now() > until {
+                break status;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
         let node = &mut self.nodes[i];
         if end_of(node.daemon.as_mut(), Duration::from_secs(10)).is_some() {
             return Ok(());

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 /// What others may bring about.
-const NORMAL: [Errno; 10] = [
+const NORMAL: [Errno; 11] = [
     Errno::NOENT,
     Errno::EXIST,
     Errno::NOTDIR,
@@ -22,6 +22,8 @@ const NORMAL: [Errno; 10] = [
     Errno::NODATA,
     Errno::PERM,
     Errno::NOSPC,
+    // A rename in a directory that another node removed: once in some minutes, while a dead node's inodes are deleted.
+    Errno::STALE,
 ];
 
 impl Worker {
