@@ -25,6 +25,7 @@ mod node;
 mod orphans;
 pub mod plock;
 mod rename;
+mod shut;
 mod xattr;
 
 pub use attr::{Attr, SetAttr, SetTime};

@@ -153,7 +153,16 @@ impl Direct {
         let mut flags = flags - LockFlags::QUECVT;
         flags.set(LockFlags::VALBLK, self.valued);
         let (token, name) = (self.token, self.name.resource());
-        space.request(LockRequest { token, name: name.as_bytes(), mode, flags, lvb, wants_notices: true })
+        // The CONTROL lock's value is the best there is, also when a node died that was about to change it.
+        space.request(LockRequest {
+            token,
+            name: name.as_bytes(),
+            mode,
+            flags,
+            lvb,
+            wants_notices: true,
+            uses_lost_value: true,
+        })
     }
 
     /// Waits until an operation has ended.

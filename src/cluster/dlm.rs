@@ -419,7 +419,15 @@ fn ask(
         entry.valued = request.lvb.is_some();
         let lvb = entry.valued.then(|| Box::from([0_u8; 32]) as Box<[u8]>);
         let resource = name.resource();
-        return space.request(LockRequest { token, name: resource.as_bytes(), mode, flags, lvb, wants_notices: true });
+        return space.request(LockRequest {
+            token,
+            name: resource.as_bytes(),
+            mode,
+            flags,
+            lvb,
+            wants_notices: true,
+            uses_lost_value: false,
+        });
     }
     // A lock that was made without storage stays so.
     flags.set(LockFlags::VALBLK, entry.valued && request.lvb.is_some());

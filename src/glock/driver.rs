@@ -39,6 +39,8 @@ pub(super) struct Shared<T: Protected> {
     pub(super) start: Instant,
     /// See [`GlockTable::hold_at_most`](super::GlockTable).
     pub(super) hold_ms: AtomicU64,
+    /// See [`GlockTable::shut`](super::GlockTable).
+    pub(super) shut: AtomicBool,
 }
 
 /// A cluster lock with the object it protects inside.
@@ -105,15 +107,33 @@ impl<T: Protected> Glock<T> {
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
     pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, (tries, entry), None) }
+        if !self.acquire_fast(wants) {
+            self.acquire_slowly(wants, (tries, entry), None)?;
+        }
+        self.unless_shut()
+    }
+
+    /// For who has just become a holder.
+    fn unless_shut(self: &Arc<Self>) -> Result<()> {
+        if !self.shared.shut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.release();
+        Err(Error::Withdrawn)
+    }
+
+    /// True when somebody holds it.
+    pub(super) fn is_held(&self) -> bool {
+        let word = self.word.load(Ordering::SeqCst);
+        if word & SLOW == 0 { unpack(word).1.1 > 0 } else { self.slow.lock().machine.held.1 > 0 }
     }
 
     /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
     pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
-        if self.acquire_fast(wants) {
-            return Ok(());
+        if !self.acquire_fast(wants) {
+            self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))?;
         }
-        self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))
+        self.unless_shut()
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {

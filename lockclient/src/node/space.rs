@@ -370,6 +370,9 @@ pub struct LockRequest<'a> {
     pub lvb: Option<Box<[u8]>>,
     /// Tell me when I am in someone's way.
     pub wants_notices: bool,
+    /// The client uses a value that comes with VALNOTVALID. If it does not, this lock is not asked for it either when the
+    /// resource's master dies.
+    pub uses_lost_value: bool,
 }
 
 /// A handle on a lockspace.
@@ -405,9 +408,9 @@ impl LockSpace {
     /// A new lock.
     pub fn request(&self, request: LockRequest<'_>) -> Result<Progress, Refusal> {
         let name = Name::new(request.name).ok_or(Refusal::Invalid)?;
-        let LockRequest { token, mode, flags, lvb, wants_notices, .. } = request;
-        let number = self.number();
-        let call = LockCall { call: number, token, mode, flags, name, lvb, pid: std::process::id(), wants_notices };
+        let LockRequest { token, mode, flags, lvb, wants_notices, uses_lost_value, .. } = request;
+        let (number, pid) = (self.number(), std::process::id());
+        let call = LockCall { call: number, token, mode, flags, name, lvb, pid, wants_notices, uses_lost_value };
         self.shared.call(ClientCall::Lock(call), number)
     }
 
