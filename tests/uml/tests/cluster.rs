@@ -100,7 +100,8 @@ impl Work {
         let mut command = limited(FSWORK);
         // The kernel of the guests may panic when it unmounts after it replayed journaled data.
         command.arg("--dir").arg(place).args(["--ops", "1000000", "--no-chattr-j", "--seed", &seed.to_string()]);
-        let child = command.arg("--sync-log").arg(&log).stdin(Stdio::null()).stdout(file).spawn();
+        let errors = file.try_clone().map_err(|error| error.to_string())?;
+        let child = command.arg("--sync-log").arg(&log).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
         Ok(Self { child: child.map_err(|error| error.to_string())?, out, log })
     }
 
