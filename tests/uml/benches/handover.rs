@@ -104,14 +104,40 @@ fn play(players: &mut [Player; 2], (first, second): (u8, u8), turns: u32) -> Res
     Ok(all)
 }
 
+/// Reads, writes and flushes of the disk so far, by both nodes; `None` where nobody counts them.
+type Disk = Option<[u64; 3]>;
+
+fn disk_of(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<Disk, String> {
+    let mut all = [0; 3];
+    for node in nodes {
+        let text = kernels.node(node)?.run("read -r line </sys/block/ubda/stat; echo $line", LIMIT)?;
+        let fields: Vec<u64> = text.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        for (sum, field) in all.iter_mut().zip([0, 4, 15]) {
+            *sum += fields.get(field).copied().unwrap_or(0);
+        }
+    }
+    Ok(Some(all))
+}
+
 /// Measures all rows with these players.
-fn measure(who: &str, players: &mut [Player; 2], args: &Args) -> Result<(), String> {
+fn measure(
+    who: &str,
+    players: &mut [Player; 2],
+    args: &Args,
+    mut disk: impl FnMut() -> Result<Disk, String>,
+) -> Result<(), String> {
     for (row, first, second) in ROWS {
+        let before = disk()?;
         let turns = play(players, (first, second), args.turns)?;
         let all: u64 = turns.iter().map(|&us| u64::from(us)).sum();
         let at = |part: f64| f64::from(turns[((turns.len() - 1) as f64 * part) as usize]) / 1000.0;
+        let io = before.zip(disk()?).map_or(String::new(), |(before, after)| {
+            // The turns that are not measured do their part.
+            let each = |n: usize| (after[n] - before[n]) as f64 / (turns.len() + 10) as f64;
+            format!("   {:.2} reads, {:.2} writes, {:.2} flushes", each(0), each(1), each(2))
+        });
         println!(
-            "{who:<22} {row:<16} {:>9.1} turns/s   median {:>8.3}   99 % {:>8.3}   most {:>8.3} ms",
+            "{who:<22} {row:<16} {:>9.1} turns/s   median {:>8.3}   99 % {:>8.3}   most {:>8.3} ms{io}",
             turns.len() as f64 * 1e6 / all.max(1) as f64,
             at(0.5),
             at(0.99),
@@ -135,30 +161,35 @@ fn job() -> Job {
     Job::new("").module("fuse").memory_mib(384).limit(LIMIT)
 }
 
-fn start_players(kernels: &mut Kernels) -> Result<[Player; 2], String> {
-    for node in [1, 2] {
+fn start_players(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<[Player; 2], String> {
+    for node in nodes {
         let address = network::guest_address(node);
         let program = guest_path(Path::new(TURNS));
         kernels.node(node)?.begin_run(&format!("exec {program} {address}:{PORT} /mnt/gfs/file >$OUT/turns 2>&1"))?;
     }
-    Ok([Player::connect(network::guest_address(1))?, Player::connect(network::guest_address(2))?])
+    let [one, two] = nodes.map(network::guest_address);
+    Ok([Player::connect(one)?, Player::connect(two)?])
 }
 
 fn kernel(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
+    const NODES: [u32; 2] = [1, 2];
     let image = dir.join("kernel.image");
     format(&image)?;
-    let mut kernels = Kernels::boot(uml, &image, &[1, 2], &job())?;
-    [1, 2].iter().try_for_each(|&node| kernels.mount(node, "noatime"))?;
-    measure("kernel in guests", &mut start_players(&mut kernels)?, args)
+    let mut kernels = Kernels::boot(uml, &image, &NODES, &job())?;
+    NODES.iter().try_for_each(|&node| kernels.mount(node, "noatime"))?;
+    let mut players = start_players(&mut kernels, NODES)?;
+    measure("kernel in guests", &mut players, args, || disk_of(&mut kernels, NODES))
 }
 
 fn ours_in_guests(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
+    // Others than the kernel's: a tap may still belong to a guest that was killed a moment ago.
+    const NODES: [u32; 2] = [3, 4];
     let image = dir.join("guests.image");
     format(&image)?;
-    let addresses = [1, 2].map(|node| (node, network::guest_address(node)));
+    let addresses = NODES.map(|node| (node, network::guest_address(node)));
     let job = job().file("cluster.toml", cluster_file(&addresses, "/bin/true", 5000));
-    let mut kernels = Kernels::boot(uml, &image, &[1, 2], &job)?;
-    for node in [1, 2] {
+    let mut kernels = Kernels::boot(uml, &image, &NODES, &job)?;
+    for node in NODES {
         let program = guest_path(&programs().join("mount.gfs2r"));
         let options = format!("fg,noatime,cluster=$OUT/cluster.toml,node=node{node}");
         kernels.node(node)?.begin_run(&format!(
@@ -166,10 +197,11 @@ fn ours_in_guests(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
         ))?;
     }
     let mounted = "for i in $(seq 300); do mountpoint -q /mnt/gfs && exit; sleep 0.1; done; cat $OUT/log; exit 1";
-    for node in [1, 2] {
+    for node in NODES {
         kernels.node(node)?.run(mounted, Duration::from_secs(60))?;
     }
-    measure("gfs2r in guests", &mut start_players(&mut kernels)?, args)
+    let mut players = start_players(&mut kernels, NODES)?;
+    measure("gfs2r in guests", &mut players, args, || disk_of(&mut kernels, NODES))
 }
 
 /// A program that goes with the test.
@@ -197,7 +229,7 @@ fn ours_here(dir: &Path, args: &Args) -> Result<(), String> {
         running.push(Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|e| e.to_string())?));
     }
     let mut players = [Player::connect(network::own_address(1))?, Player::connect(network::own_address(2))?];
-    measure("gfs2r on this machine", &mut players, args)?;
+    measure("gfs2r on this machine", &mut players, args, || Ok(None))?;
     if args.wait {
         eprintln!("daemons {:?} {:?}; press Enter", nodes.daemon(1), nodes.daemon(2));
         std::io::stdin().read_line(&mut String::new()).map_err(|error| error.to_string())?;
