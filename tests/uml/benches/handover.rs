@@ -21,8 +21,9 @@ const TURNS: &str = env!("CARGO_BIN_EXE_turns");
 const PORT: u16 = 9100;
 const LIMIT: Duration = Duration::from_secs(300);
 /// What is done in turn, and by which letters: of the first node, of the second.
-const ROWS: [(&str, u8, u8); 5] = [
+const ROWS: [(&str, u8, u8); 6] = [
     ("nothing", b'n', b'n'),
+    ("append, nothing", b'a', b'n'),
     ("append, append", b'a', b'a'),
     ("append, read", b'a', b'r'),
     ("append, stat", b'a', b's'),
