@@ -1,7 +1,7 @@
 //! Hand-overs: two nodes append to one file in turn, so that one dirty block moves each time; and read it, so that nothing has to
 //! move. The kernel's GFS2 and lock manager in two guests, gfs2r in two guests of the same kind, gfs2r twice on this machine.
 //!
-//! `cargo bench -p gfs2r-uml --bench handover -- [--turns N] [--rounds N] [--only WORD] [--dir DIR]`
+//! `cargo bench -p gfs2r-uml --bench handover -- [--turns N] [--rounds N] [--only WORD] [--dir DIR] [--programs DIR]`
 //!
 //! A guest has one processor and pays more for a system call or a switch between processes than a real machine does: a daemon
 //! looks worse there than it is. The row of turns in which nothing is done tells what taking turns costs by itself.
@@ -36,10 +36,11 @@ struct Args {
     only: String,
     dir: PathBuf,
     wait: bool,
+    programs: PathBuf,
 }
 
 fn arguments() -> Result<Args, String> {
-    let mut args = Args { turns: 300, rounds: 3, only: String::new(), dir: std::env::temp_dir(), wait: false };
+    let mut args = Args { turns: 300, rounds: 3, only: String::new(), dir: std::env::temp_dir(), wait: false, programs: programs() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
@@ -48,10 +49,12 @@ fn arguments() -> Result<Args, String> {
             "--rounds" => args.rounds = value()?.parse().map_err(|error| format!("--rounds: {error}"))?,
             "--only" => args.only = value()?,
             "--dir" => args.dir = value()?.into(),
+            // Of another build, to compare with.
+            "--programs" => args.programs = value()?.into(),
             // Keeps the mounts until a line arrives on standard input.
             "--wait" => args.wait = true,
             "--bench" => {}
-            _ => return Err(format!("{word}: not an option (--turns, --rounds, --only, --dir, --wait)")),
+            _ => return Err(format!("{word}: not an option (--turns, --rounds, --only, --dir, --programs, --wait)")),
         }
     }
     Ok(args)
@@ -191,7 +194,7 @@ fn ours_in_guests(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
     let job = job().file("cluster.toml", cluster_file(&addresses, "/bin/true", 5000));
     let mut kernels = Kernels::boot(uml, &image, &NODES, &job)?;
     for node in NODES {
-        let program = guest_path(&programs().join("mount.gfs2r"));
+        let program = guest_path(&args.programs.join("mount.gfs2r"));
         let options = format!("fg,noatime,cluster=$OUT/cluster.toml,node=node{node}");
         kernels.node(node)?.begin_run(&format!(
             "mkdir /tmp/run; GFS2R_RUN_DIR=/tmp/run exec {program} /dev/ubda /mnt/gfs -o {options} >$OUT/log 2>&1"
@@ -221,7 +224,7 @@ impl Drop for Running {
 fn ours_here(dir: &Path, args: &Args) -> Result<(), String> {
     let image = dir.join("here.image");
     format(&image)?;
-    let mut nodes = Nodes::new(&dir.join("here"), &programs(), &image, 2, 5000)?;
+    let mut nodes = Nodes::new(&dir.join("here"), &args.programs, &image, 2, 5000)?;
     nodes.mount_all()?;
     let mut running = Vec::new();
     for node in [1, 2] {
