@@ -67,6 +67,7 @@ faults: setup
 interop: setup
 	$(CARGO) build --release --workspace
 	$(CARGO) test --release -p gfs2r-uml --test interop -- --nocapture
+	$(CARGO) test --release -p gfs2r-uml --test cluster
 	$(CARGO) test --release -p gfs2r-lockclient --test kernel
 	$(CARGO) test --release -p gfs2r-lockclient --test nodes
 

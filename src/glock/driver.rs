@@ -62,6 +62,15 @@ struct Slow {
     waiting: Vec<Waiting>,
     tickets: u64,
     lvb: Option<Box<Lvb>>,
+    /// What comes next takes its time: done by a thread of the pool once the mutex is free.
+    step: Option<Step>,
+}
+
+/// A step of a change of state that waits for the kernel or the disk.
+enum Step {
+    Drain(LockState),
+    Sync,
+    Invalidate,
 }
 
 struct Waiting {
@@ -90,7 +99,7 @@ impl<T: Protected> Glock<T> {
             touched: AtomicBool::new(true),
             serial,
             object: Arc::new(RwLock::new(None)),
-            slow: Mutex::new(Slow { machine, waiting: Vec::new(), tickets: 0, lvb: None }),
+            slow: Mutex::new(Slow { machine, waiting: Vec::new(), tickets: 0, lvb: None, step: None }),
             shared,
         })
     }
@@ -221,7 +230,10 @@ impl<T: Protected> Glock<T> {
     }
 
     /// Gives the mutex back, and the fast path if nothing is under way.
-    fn leave(&self, slow: MutexGuard<'_, Slow>) {
+    fn leave(self: &Arc<Self>, mut slow: MutexGuard<'_, Slow>) {
+        if let Some(step) = slow.step.take() {
+            self.in_background(move |g| g.go(step));
+        }
         if slow.machine.is_quiet() {
             self.word.store(pack(slow.machine.state, slow.machine.held), Ordering::Release);
         }
@@ -263,12 +275,12 @@ impl<T: Protected> Glock<T> {
             }
             Effect::Cancel => self.shared.manager.cancel(self.name),
             // What is left of a table that nobody else can want needs no drain either.
-            Effect::Drain(to) if self.must_drain(to) => self.in_background(move |g| g.drain(to)),
+            Effect::Drain(to) if self.must_drain(to) => slow.step = Some(Step::Drain(to)),
             Effect::Drain(_) => return Some(Event::Drained(true)),
-            Effect::Sync if self.shared.manager.is_shared() => self.in_background(|g| g.sync()),
+            Effect::Sync if self.shared.manager.is_shared() => slow.step = Some(Step::Sync),
             // Nobody else will ever look: the log brings the changes to the disk in its own time.
             Effect::Sync => return Some(Event::Synced(true)),
-            Effect::Invalidate => self.in_background(|g| g.invalidate()),
+            Effect::Invalidate => slow.step = Some(Step::Invalidate),
             Effect::WakeAt(at) => {
                 let weak = Arc::downgrade(self);
                 let when = self.shared.start + Duration::from_millis(at);
@@ -294,17 +306,31 @@ impl<T: Protected> Glock<T> {
         self.shared.manager.is_shared() && self.context().is_ok_and(|cx| T::must_drain(self.name, to, &cx))
     }
 
-    /// The object is not locked: those whom the drain waits for need it.
-    fn drain(self: &Arc<Self>, to: LockState) {
-        // A closed volume has no kernel that caches anything.
-        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
-        let ok = result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
-        self.tell(Event::Drained(ok));
+    /// Does a step, and those that follow it: no other thread has to be woken for them.
+    fn go(self: &Arc<Self>, first: Step) {
+        let mut next = Some(first);
+        while let Some(step) = next.take() {
+            let event = match step {
+                Step::Drain(to) => Event::Drained(self.drain(to)),
+                Step::Sync => Event::Synced(self.sync()),
+                Step::Invalidate => self.invalidate(),
+            };
+            let slow = self.enter();
+            let mut slow = self.run(slow, event);
+            next = slow.step.take();
+            self.leave(slow);
+        }
     }
 
-    fn sync(self: &Arc<Self>) {
-        let ok = self.try_sync().inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
-        self.tell(Event::Synced(ok));
+    /// The object is not locked: those whom the drain waits for need it.
+    fn drain(&self, to: LockState) -> bool {
+        // A closed volume has no kernel that caches anything.
+        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
+        result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok()
+    }
+
+    fn sync(&self) -> bool {
+        self.try_sync().inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok()
     }
 
     fn try_sync(&self) -> Result<()> {
@@ -318,13 +344,13 @@ impl<T: Protected> Glock<T> {
         }
     }
 
-    fn invalidate(self: &Arc<Self>) {
+    fn invalidate(&self) -> Event {
         let object = self.object.write().take();
         if let Ok(cx) = self.context() {
             T::invalidate(self.name, &cx);
         }
         drop(object);
-        self.tell(Event::Invalidated);
+        Event::Invalidated
     }
 
     fn now(&self) -> Millis {
