@@ -262,6 +262,8 @@ struct Driver {
 
 /// How long the peers are waited for when we part.
 const PARTING: Duration = Duration::from_secs(5);
+/// So many events at once: then the other work has its turn.
+const GATHERED: usize = 256;
 
 impl Driver {
     async fn run(
@@ -277,8 +279,6 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(out) = outgoing.recv() => self.outbound(out),
-                // Many frames in one write: see the end of the loop.
-                () = links.wake.notified() => {}
                 Some(event) = events.recv() => self.transport_event(event),
                 Some(command) = inbox.recv() => match command {
                     Command::Shutdown(done) => {
@@ -288,7 +288,14 @@ impl Driver {
                     }
                     other => self.command(other),
                 },
+                // Many frames in one write: see the end of the loop. Others may always have something to be written.
+                () = links.wake.notified() => {}
                 () = tokio::time::sleep_until(wake) => {}
+            }
+            // What is there already was not late: it comes before the look at the clock.
+            for _ in 0..GATHERED {
+                let Ok(event) = events.try_recv() else { break };
+                self.transport_event(event);
             }
             self.tick();
             links.flush_all();
@@ -319,7 +326,7 @@ impl Driver {
     fn wake(&self) -> Instant {
         let now = self.now();
         self.links.plan(u64::MAX);
-        let engines = self.spaces.list.values().filter_map(|shared| shared.engine().wake_at());
+        let engines = self.spaces.list.values().map(|shared| shared.wake_at());
         let due = engines.chain(self.membership.wake_at()).chain([self.links.wake_at()]).min().unwrap_or(u64::MAX);
         let due = due.clamp(now + 1, now + 1000);
         self.links.plan(due);
@@ -328,11 +335,7 @@ impl Driver {
 
     fn tick(&mut self) {
         let now = self.now();
-        for shared in self.spaces.list.values() {
-            if shared.engine().wake_at().is_some_and(|at| at <= now) {
-                shared.feed(Event::Tick);
-            }
-        }
+        self.spaces.list.values().for_each(|shared| shared.tick(now));
         if self.membership.wake_at().is_some_and(|at| at <= now) {
             self.member(MembershipEvent::Tick);
         }
@@ -351,6 +354,11 @@ impl Driver {
                 self.member(MembershipEvent::Join(id));
             }
             Command::Release { lockspace, done } => {
+                if !self.spaces.list.contains_key(&lockspace) {
+                    // We were expelled from it. Whoever asked may have stopped waiting.
+                    let _gone = done.send(());
+                    return;
+                }
                 self.leaving.insert(lockspace, done);
                 self.member(MembershipEvent::Leave(lockspace));
             }
@@ -433,7 +441,10 @@ impl Driver {
             shared.feed(Event::Stop);
             shared.end();
         }
-        self.joining.remove(&id);
+        if let Some(done) = self.joining.remove(&id) {
+            // As below.
+            let _gone = done.send(false);
+        }
         if let Some(done) = self.leaving.remove(&id) {
             // Whoever asked may have stopped waiting.
             let _gone = done.send(());

@@ -18,7 +18,7 @@ use crate::mode::Mode;
 use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     teller: Arc<Teller>,
     ended: AtomicBool,
     calls: AtomicU64,
+    /// When the engine wants to be told the time; written while it is locked, read by the driver, which does not wait for it.
+    wake: AtomicU64,
 }
 
 impl Shared {
@@ -146,6 +148,7 @@ impl Shared {
             teller,
             ended: AtomicBool::new(false),
             calls: AtomicU64::new(1),
+            wake: AtomicU64::new(u64::MAX),
         }))
     }
 
@@ -195,7 +198,36 @@ impl Shared {
             other => other,
         };
         let now = self.now();
-        let mut engine = self.engine();
+        self.carry_out(self.engine(), event, now, said);
+    }
+
+    /// Tells the engine the time if it wants to know. Not while someone is at work on it: then the driver comes again.
+    pub(crate) fn tick(&self, now: u64) {
+        if self.wake_at() > now {
+            return;
+        }
+        let engine = match self.engine.try_lock() {
+            Ok(engine) => engine,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let mut said = Said::default();
+        self.carry_out(engine, Event::Tick, now, &mut said);
+        self.links.flush(said);
+        self.teller.rouse();
+    }
+
+    /// When the engine wants to be told the time.
+    pub(crate) fn wake_at(&self) -> u64 {
+        self.wake.load(Ordering::SeqCst)
+    }
+
+    /// The engine is about to be left.
+    fn note_wake(&self, engine: &Engine) {
+        self.wake.store(engine.wake_at().unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    fn carry_out(&self, mut engine: MutexGuard<'_, Engine>, event: Event, now: u64, said: &mut Said) {
         match &event {
             Event::Stop => self.plock_stop(said),
             Event::Start(start) => self.plock_prepare(start),
@@ -205,7 +237,8 @@ impl Shared {
         while let Some(effect) = engine.next_effect() {
             self.pass_on(effect, said);
         }
-        self.links.due(engine.wake_at());
+        self.note_wake(&engine);
+        self.links.due(self.wake_at());
     }
 
     /// Has the client told, from this thread if it is prompt.
@@ -273,6 +306,7 @@ impl Shared {
                 }
             }
         }
+        self.note_wake(&engine);
         drop(engine);
         self.links.flush(said);
         if told {
@@ -308,6 +342,7 @@ impl Shared {
                     self.pass_on(effect, &mut said);
                 }
             }
+            self.note_wake(&engine);
             drop(engine);
             self.links.flush(said);
         }

@@ -1,5 +1,6 @@
 //! Whole nodes on loopback addresses: sockets, threads and all.
 
+mod silence;
 mod stopped;
 
 use super::*;
