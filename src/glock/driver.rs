@@ -291,7 +291,14 @@ impl<T: Protected> Glock<T> {
                 });
             }
             Effect::Withdraw => {
-                tracing::error!("lock {} is kept: what it protects could not be written", self.name);
+                // The cause was told by whoever failed.
+                self.in_background(|glock| {
+                    let why = format!("lock {} cannot be given up", glock.name);
+                    tracing::error!("{why}");
+                    if let Ok(cx) = glock.context() {
+                        T::cannot_give_up(glock.name, &Error::Io(Arc::new(std::io::Error::other(why))), &cx);
+                    }
+                });
             }
         }
         None
