@@ -6,6 +6,7 @@
 //! Everything an engine wants done leaves it, in its order, while its lock is held: frames into the conversations,
 //! callbacks into the lockspace's queue ([`teller`]). Clients are never called from inside a call of theirs.
 
+mod control;
 mod links;
 pub mod plocks;
 pub mod space;
@@ -15,7 +16,7 @@ mod tests;
 mod trust;
 
 use crate::clock::Clock;
-use crate::engine::{Config, Event};
+use crate::engine::Config;
 use crate::fence::{FenceDevice, fence};
 use crate::ids::NodeId;
 use crate::inspect::NodeView;
@@ -24,6 +25,7 @@ use crate::recovery::Start;
 use crate::tls::{Tls, TlsFiles};
 use crate::transport::{Counters, Settings, Strangers, Transport, TransportEvent, lines};
 use links::Links;
+use control::Order;
 pub use links::PeerStatus;
 use space::{Callback, LockClient, LockSpace, Shared};
 use std::collections::BTreeMap;
@@ -74,13 +76,28 @@ enum Command {
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<bool>),
     BreakConnections,
-    Inspect(oneshot::Sender<NodeView>),
+    Inspect(oneshot::Sender<Sketch>),
+}
+
+/// A view of the node that lacks its lockspaces: whoever asks looks into these himself, and waits for their engines.
+struct Sketch {
+    view: NodeView,
+    spaces: Vec<Arc<Shared>>,
+}
+
+impl Sketch {
+    fn finish(self) -> NodeView {
+        let lockspaces = self.spaces.iter().map(|shared| shared.view()).collect();
+        NodeView { lockspaces, ..self.view }
+    }
 }
 
 /// What engines have for the driver.
 pub(crate) enum Outbound {
     Recovered(u32),
     RecoveryFailed(u32),
+    /// The lockspace has carried out its last order.
+    Left(u32),
 }
 
 /// What a node has counted, and where it stands with its peers.
@@ -128,6 +145,7 @@ impl Node {
             spaces: Spaces { list: BTreeMap::new(), links: links.clone() },
             joining: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            ending: 0,
         };
         let task = tokio::spawn(driver.run(inbox, outgoing, events));
         Ok(Node { id: config.node, commands, outbound, links, counters, task, clock })
@@ -180,7 +198,7 @@ impl Node {
     pub async fn inspect(&self) -> Option<NodeView> {
         let (answer, view) = oneshot::channel();
         self.commands.send(Command::Inspect(answer)).ok()?;
-        view.await.ok()
+        view.await.ok().map(Sketch::finish)
     }
 
     /// A way to look at the node from any thread that may block, as long as it lives.
@@ -211,7 +229,7 @@ impl Inspector {
     pub fn inspect(&self) -> Option<NodeView> {
         let (answer, view) = oneshot::channel();
         self.0.send(Command::Inspect(answer)).ok()?;
-        view.blocking_recv().ok()
+        view.blocking_recv().ok().map(Sketch::finish)
     }
 }
 
@@ -259,6 +277,8 @@ struct Driver {
     spaces: Spaces,
     joining: BTreeMap<u32, oneshot::Sender<bool>>,
     leaving: BTreeMap<u32, oneshot::Sender<()>>,
+    /// Lockspaces that we have left and that have orders to carry out still.
+    ending: usize,
 }
 
 /// How long the peers are waited for when we part.
@@ -300,13 +320,13 @@ impl Driver {
                 self.transport_event(event);
             }
             self.tick();
-            if parting.is_some() && self.spaces.list.is_empty() {
+            if parting.is_some() && self.has_left() {
                 // Also with who asked us something since we left.
                 links.part();
             }
             links.flush_all();
             if let Some((limit, _)) = &parting {
-                parted = self.spaces.list.is_empty() && links.have_parted();
+                parted = self.has_left() && links.have_parted();
                 if parted || *limit <= Instant::now() {
                     break;
                 }
@@ -377,19 +397,20 @@ impl Driver {
             Command::BreakConnections => self.links.break_connections(),
             Command::Inspect(answer) => {
                 // Whoever asked may have stopped waiting.
-                let _gone = answer.send(self.view());
+                let _gone = answer.send(self.sketch());
             }
         }
     }
 
-    fn view(&self) -> NodeView {
-        NodeView {
+    fn sketch(&self) -> Sketch {
+        let view = NodeView {
             node: self.node.0,
             quorate: self.membership.is_quorate(),
             membership: self.membership.view(),
             peers: self.links.views(),
-            lockspaces: self.spaces.list.values().map(|shared| shared.view()).collect(),
-        }
+            lockspaces: Vec::new(),
+        };
+        Sketch { view, spaces: self.spaces.list.values().cloned().collect() }
     }
 
     fn member(&mut self, event: MembershipEvent) {
@@ -403,7 +424,7 @@ impl Driver {
                 MembershipAction::Expelled(id) => {
                     tracing::error!(lockspace = id, "the cluster has gone on without this node; its locks are lost");
                     if let Some(shared) = self.spaces.list.get(&id) {
-                        shared.callback(Callback::Expelled);
+                        shared.order(Order::Tell(Callback::Expelled));
                     }
                     self.left(id);
                 }
@@ -426,9 +447,8 @@ impl Driver {
     /// Stops a lockspace; the membership hears of it once the client has been told.
     fn stop(&mut self, id: u32) {
         let Some(shared) = self.spaces.list.get(&id) else { return };
-        shared.feed(Event::Stop);
         let (told, wait) = oneshot::channel();
-        shared.callback(Callback::Barrier(told));
+        shared.order(Order::Stop { told: Some(told) });
         let commands = self.commands.clone();
         tokio::spawn(async move {
             // An error means that the callbacks have ended with the lockspace.
@@ -441,26 +461,35 @@ impl Driver {
     fn start(&mut self, id: u32, start: Start) {
         tracing::info!(lockspace = id, members = ?start.members.iter().map(|m| m.node.0).collect::<Vec<_>>(), "start");
         if let Some(shared) = self.spaces.list.get(&id) {
-            shared.feed(Event::Start(start));
+            shared.order(Order::Start(start));
         }
     }
 
     fn left(&mut self, id: u32) {
         if let Some(shared) = self.spaces.end(id) {
-            shared.feed(Event::Stop);
-            shared.end();
+            self.ending += 1;
+            shared.leave();
         }
         if let Some(done) = self.joining.remove(&id) {
             // As below.
             let _gone = done.send(false);
         }
+    }
+
+    /// Nothing of a lockspace that we have left is under way any more.
+    fn wound_up(&mut self, id: u32) {
+        self.ending = self.ending.saturating_sub(1);
         if let Some(done) = self.leaving.remove(&id) {
             // Whoever asked may have stopped waiting.
             let _gone = done.send(());
         }
-        if self.spaces.list.is_empty() {
+        if self.has_left() {
             self.links.part();
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.spaces.list.is_empty() && self.ending == 0
     }
 
     fn fence(&mut self, node: NodeId) {
@@ -483,6 +512,7 @@ impl Driver {
     fn outbound(&mut self, out: Outbound) {
         match out {
             Outbound::Recovered(id) => self.joined(id, true),
+            Outbound::Left(id) => self.wound_up(id),
             Outbound::RecoveryFailed(id) => {
                 tracing::error!(lockspace = id, "members are configured differently");
                 self.joined(id, false);
