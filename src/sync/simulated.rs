@@ -34,8 +34,8 @@ mod threads;
 pub use channel::mpsc;
 pub use locks::{Condvar, Mutex, RwLock, WaitTimeoutResult};
 pub use map::DashMap;
-pub use scheduler::{Failure, Report, Settings, chance, is_simulated, note, now, pause, random, run, yield_here};
 pub(crate) use scheduler::serial;
+pub use scheduler::{Failure, Report, Settings, chance, is_simulated, note, now, pause, random, run, yield_here};
 pub use threads::{Instant, thread};
 
 #[cfg(test)]

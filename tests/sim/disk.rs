@@ -7,8 +7,8 @@
 use gfs2r::device::{BlockDevice, SimDevice};
 use gfs2r::sync::simulated::{note, pause, random, yield_here};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const SECTOR: usize = 512;
 

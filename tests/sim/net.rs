@@ -374,7 +374,13 @@ impl Net {
         client.ended();
     }
 
-    fn call(&self, id: NodeId, incarnation: u64, overtakes: bool, make: impl FnOnce(u64) -> ClientCall) -> Result<Progress, Refusal> {
+    fn call(
+        &self,
+        id: NodeId,
+        incarnation: u64,
+        overtakes: bool,
+        make: impl FnOnce(u64) -> ClientCall,
+    ) -> Result<Progress, Refusal> {
         let mut state = self.lock();
         let Some(member) = state.members.get_mut(&id).filter(|m| m.incarnation == incarnation && !m.ended) else {
             return Err(Refusal::NoDevice);

@@ -134,11 +134,8 @@ impl Life<'_> {
     fn mounted(&self, cluster: &Arc<Cluster>, opened: Opened) {
         let opened = Arc::new(opened);
         let orphans = Arc::new(AtomicBool::new(false));
-        let peers = ForPeers {
-            opened: Arc::downgrade(&opened),
-            orphans: Arc::clone(&orphans),
-            world: Arc::clone(self.world),
-        };
+        let peers =
+            ForPeers { opened: Arc::downgrade(&opened), orphans: Arc::clone(&orphans), world: Arc::clone(self.world) };
         let served = cluster.serve(Arc::new(peers));
         if served.is_ok() {
             self.work(&opened, &orphans);
@@ -204,7 +201,14 @@ impl Life<'_> {
             _ if over => false,
             Ok(())
             | Err(
-                Error::NotFound | Error::Exists | Error::NotEmpty | Error::Stale | Error::NotADirectory | Error::IsADirectory | Error::NoSpace | Error::NoAttribute,
+                Error::NotFound
+                | Error::Exists
+                | Error::NotEmpty
+                | Error::Stale
+                | Error::NotADirectory
+                | Error::IsADirectory
+                | Error::NoSpace
+                | Error::NoAttribute,
             ) => true,
             Err(Error::Io(_) | Error::Withdrawn) if self.may_fail => false,
             Err(e) => panic!("life {}: {what}: {e:?}", self.by),
@@ -287,7 +291,10 @@ impl Reader<'_> {
         let mut buf = vec![0; 64 * 1024];
         let len = self.with(self.fs.root(), "log", |addr| self.fs.read(addr, 0, &mut buf))?;
         let number = |record: &[u8]| {
-            assert!(record.len() == RECORD && record.chunks(8).all(|c| c == &record[..8]), "a torn record: {record:x?}");
+            assert!(
+                record.len() == RECORD && record.chunks(8).all(|c| c == &record[..8]),
+                "a torn record: {record:x?}"
+            );
             u64::from_le_bytes(record[..8].try_into().expect("8"))
         };
         let found: Vec<u64> = buf[..len].chunks(RECORD).map(number).collect();
@@ -486,7 +493,9 @@ impl Worker<'_> {
             assert_eq!(buf[..n], bytes[..n], "what was just written is there");
             fs.setattr(&ME, addr, &SetAttr { size: Some(random(20_000)), ..SetAttr::default() })?;
             match random(4) {
-                0 => fs.link(&ME, addr, root, format!("l{}", self.reader.by).as_bytes()).and_then(|_| fs.forget(addr, 1)),
+                0 => {
+                    fs.link(&ME, addr, root, format!("l{}", self.reader.by).as_bytes()).and_then(|_| fs.forget(addr, 1))
+                }
                 1 => fs.unlink(root, name.as_bytes()).and_then(|()| fs.write(&ME, addr, 0, b"open", false)).map(drop),
                 2 => fs.unlink(root, name.as_bytes()),
                 _ => fs.fsync(addr),

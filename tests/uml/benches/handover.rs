@@ -40,7 +40,14 @@ struct Args {
 }
 
 fn arguments() -> Result<Args, String> {
-    let mut args = Args { turns: 300, rounds: 3, only: String::new(), dir: std::env::temp_dir(), wait: false, programs: programs() };
+    let mut args = Args {
+        turns: 300,
+        rounds: 3,
+        only: String::new(),
+        dir: std::env::temp_dir(),
+        wait: false,
+        programs: programs(),
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));

@@ -203,7 +203,7 @@ fn s40_the_directory_dies() {
 }
 
 /// Nodes with locks in every state on several resources.
-fn busy_cluster() -> Cluster {
+pub(super) fn busy_cluster() -> Cluster {
     let mut c = Cluster::new(4);
     for dir in 1..=4 {
         let (name, _) = c.mastered(dir, dir % 4 + 1, 41);
@@ -220,7 +220,7 @@ fn busy_cluster() -> Cluster {
 }
 
 /// One event in the order of `settle`; false when there is nothing left to do.
-fn one_event(c: &mut Cluster) -> bool {
+pub(super) fn one_event(c: &mut Cluster) -> bool {
     let running = c.world.nodes.values().all(|node| node.engine.is_running());
     let outcome = if let Some((from, to)) = c.world.deliverable().first().copied() {
         c.world.deliver(from, to)
