@@ -57,11 +57,13 @@ pub trait Recovery: Send + Sync {
     fn journals(&self) -> u32;
     /// Does this journal end with a clean header? Asked, without any lock, about our own after we have withdrawn.
     fn is_clean(&self, jid: Jid) -> Result<bool>;
+    /// After a withdraw: waits, for a while, until no write of ours is in the device's hands any more; false if one still is.
+    fn is_quiet(&self) -> bool;
     /// Brings everything to the disk, a clean log header last, and admits no change until `thaw`.
     fn freeze(&self) -> Result<()>;
     /// Changes are admitted again.
     fn thaw(&self);
-    /// The cluster has gone on without this node: its locks are lost. Nothing may be written from now on, not even what is
-    /// under way. Does not wait.
+    /// The cluster has gone on without this node: its locks are lost. No write may begin from now on (one that is in
+    /// the device's hands ends there: that is what fencing is for). Does not wait.
     fn lost(&self);
 }

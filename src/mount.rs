@@ -10,6 +10,7 @@
 //! | `options` | `-o` |
 //! | `plan` | what must be right before anything is changed |
 //! | `cluster`, `plocks` | joining a cluster and leaving it; fcntl locks of the whole cluster |
+//! | `host` | several volumes on one node: mounts that are handed over to its daemon |
 //! | `daemon`, `keeper`, `log`, `rundir` | a mount's life, its background work, where it logs, where it leaves its pid |
 //! | `control`, `live`, `remount`, `dlm` | what it can be asked while it runs |
 //! | `client` | asking it |
@@ -21,6 +22,7 @@ mod cluster;
 mod control;
 mod daemon;
 mod dlm;
+mod host;
 mod keeper;
 mod live;
 mod log;

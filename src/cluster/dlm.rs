@@ -36,8 +36,6 @@ use std::time::{Duration, Instant};
 
 /// A lock that is busy is asked for again after this.
 pub(super) const BUSY: Duration = Duration::from_millis(20);
-/// Refusals kept for calls that nobody has noted (yet).
-const EARLY_MAX: usize = 1024;
 
 /// See the module.
 pub(super) struct Dlm {
@@ -79,7 +77,7 @@ struct Pending {
 #[derive(Default)]
 struct Calls {
     tokens: HashMap<u64, u64>,
-    /// Refused before the caller could note them.
+    /// Refused before the caller could note them: he does it as soon as his call returns, so there are never more than threads.
     early: HashMap<u64, Refusal>,
 }
 
@@ -359,7 +357,7 @@ impl Dlm {
         let token = {
             let mut calls = self.calls.lock();
             let token = calls.tokens.remove(&call);
-            if token.is_none() && calls.early.len() < EARLY_MAX {
+            if token.is_none() {
                 calls.early.insert(call, why);
             }
             token
@@ -499,6 +497,10 @@ impl LockManager for Dlm {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.space().is_some_and(LockSpace::is_trusted)
     }
 
     fn serves_recovery(&self, name: LockName) {

@@ -12,12 +12,14 @@ pub(super) struct Dlm {
     space: LockSpace,
     /// The nodes' names by their numbers.
     names: BTreeMap<u32, String>,
+    /// We have no journal.
+    spectator: bool,
 }
 
 impl Dlm {
     /// For a mount with `lock_dlm`: its node and the lockspace it has joined.
-    pub(super) fn new(node: Inspector, space: LockSpace, names: BTreeMap<u32, String>) -> Self {
-        Self { node, space, names }
+    pub(super) fn new(node: Inspector, space: LockSpace, names: BTreeMap<u32, String>, spectator: bool) -> Self {
+        Self { node, space, names, spectator }
     }
 
     /// What `gfs2r status` shows of the cluster: nodes, quorum, who has which journal. Null when the lock manager has ended.
@@ -37,12 +39,14 @@ impl Dlm {
             .membership
             .nodes
             .iter()
-            .map(|n| json!({ "id": n.node, "name": name(n.node), "state": state(n) }))
+            .map(|n| json!({
+                    "id": n.node, "name": name(n.node), "state": state(n), "fence_failures": n.fence_failures,
+                }))
             .collect();
         let journals: Vec<Value> = space
             .members
             .iter()
-            .filter(|m| m.slot > 0)
+            .filter(|m| m.slot > 0 && !(self.spectator && m.node == view.node))
             .map(|m| json!({ "journal": m.slot - 1, "node": name(m.node) }))
             .collect();
         json!({
