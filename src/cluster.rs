@@ -3,11 +3,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `dlm` | the [`LockManager`](crate::glock::LockManager) of a cluster: states to modes and back, replies that are held back |
+//! | `dlm`, `modes` | the [`LockManager`](crate::glock::LockManager) of a cluster: states to modes and back, replies that are held back |
 //! | `name`, `direct` | names as tokens; locks that are taken for themselves, with nothing cached inside |
 //! | `control` | who mounts first, whose journal is to be replayed: a pure machine (dlm.md 5.7, 5.8) |
 //! | `core`, `recover` | what the machine and everybody else share; the one thread that does what it says |
 //! | `join` | [`Cluster`]: entering, serving, leaving |
+//! | `watch` | which locks are in demand, and what is waited for |
 //! | `withdraw`, `freeze` | parting after a contradiction (5.9); all nodes stand still (ondisk.md 8.12) |
 //!
 //! # What protects the data
@@ -35,14 +36,17 @@ mod direct;
 mod dlm;
 mod freeze;
 mod join;
+mod modes;
 mod name;
 mod recover;
+mod watch;
 mod withdraw;
 
 #[cfg(test)]
 mod tests;
 
 pub use join::{Cluster, JoinError, JoinOptions, Mounter};
+pub use watch::{Demand, Wait};
 pub use withdraw::Parting;
 
 use crate::error::Result;

@@ -21,6 +21,7 @@ mod io;
 mod list;
 mod make;
 mod namei;
+mod names;
 mod node;
 mod orphans;
 pub mod plock;
@@ -111,6 +112,8 @@ pub struct Fs {
     statfs: Arc<Statfs>,
     quota: Option<Arc<Quota>>,
     nodes: Nodes,
+    /// On a shared volume: where inodes were last found.
+    names: Option<names::Names>,
     /// Inodes without a name that somebody used when they were to be deleted.
     left: Left,
     /// Makes the kernel forget an inode that it only remembers.
@@ -128,10 +131,12 @@ impl Fs {
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
         let flocks = Flocks::new(Arc::clone(vol.inodes.manager()));
+        let names = vol.inodes.is_shared().then(names::Names::default);
         let fs = Arc::new(Self {
             vol,
             statfs,
             quota,
+            names,
             nodes: Nodes::new(root),
             left: Left::default(),
             forgetter: OnceLock::new(),
@@ -167,6 +172,11 @@ impl Fs {
     /// The volume.
     pub fn volume(&self) -> &Arc<Volume> {
         &self.vol
+    }
+
+    /// The path under which an inode was last found here, for people: it may be out of date.
+    pub fn path_of(&self, node: BlockAddr) -> Option<String> {
+        self.names.as_ref()?.path(node, self.vol.root.addr)
     }
 
     /// True when the kernel was told of this inode and has not forgotten it.

@@ -101,7 +101,12 @@ impl Health {
     pub fn cause(&self) -> Option<String> {
         self.cause.lock().clone()
     }
-    /// Waits until it has withdrawn, at most for this time; why, if it has.
+    /// Whoever waits for a withdraw looks up.
+    pub fn rouse(&self) {
+        let _between_looks = self.cause.lock();
+        self.failing.notify_all();
+    }
+    /// Waits until it has withdrawn or somebody is roused, at most for this time; why, if it has.
     pub fn await_failure(&self, at_most: Duration) -> Option<String> {
         let mut cause = self.cause.lock();
         if cause.is_none() {

@@ -1,8 +1,8 @@
 //! The cache of one volume.
 
 use super::buffer::Used;
-use super::lru::Shards;
 use super::gate::Gate;
+use super::lru::Shards;
 use super::{AddrMap, Barrier, Buffer, BufferKind, DataCache, Health};
 use crate::device::{AlignedBuf, BlockDevice};
 use crate::error::{CorruptKind, Error, Result};

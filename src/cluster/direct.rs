@@ -1,7 +1,8 @@
 //! Locks that are taken for themselves: MOUNT, LIVE, FREEZE, JOURNAL, CONTROL, MOUNTED. There is nothing cached inside, so
 //! they need no glock; whoever wants one waits for it in its own thread. Their grants are never held back.
 
-use super::dlm::{self, BUSY, Dlm};
+use super::dlm::{BUSY, Dlm};
+use super::modes;
 use crate::error::{Error, Result};
 use crate::glock::Lvb;
 use crate::ids::LockName;
@@ -126,7 +127,7 @@ impl Direct {
             (state.lock, state.mode) = (c.lock, Some(mode));
             // Whether the value is said to be valid makes no difference here (dlm.md 5.2).
             if c.lvb.is_some() {
-                state.lvb = dlm::lvb(c);
+                state.lvb = modes::lvb(c);
             }
             return Ok(Got::Granted);
         }

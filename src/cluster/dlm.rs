@@ -18,13 +18,14 @@
 //! then `calls` or `parked`; the glock's mutex is taken with none of them.
 
 use super::direct::Direct;
+use super::modes::{ceiling, flags, mode, reply};
 use super::name;
+use super::watch::{Heat, Wait};
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::LockName;
 use crate::sync::{DashMap, Mutex, RwLock};
-use lockclient::flags::{LockFlags, StatusFlags};
+use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
-use lockclient::lvb::{Transfer, transfer};
 use lockclient::mode::Mode;
 use lockclient::node::space::{Completion, LockRequest, LockSpace, Progress};
 use lockclient::status::{Refusal, Status};
@@ -51,6 +52,8 @@ pub(super) struct Dlm {
     /// Withdrawn, or the lockspace has ended: every request fails.
     closed: AtomicBool,
     late: Sender<Late>,
+    /// What other nodes want of us, and we of them.
+    pub(super) heat: Heat,
 }
 
 /// One glock's lock.
@@ -69,6 +72,7 @@ struct Pending {
     client: Arc<dyn LockClient>,
     /// It asked for a new lock.
     fresh: bool,
+    since: Instant,
     /// The number of the call, when it waits for recovery.
     call: Option<u64>,
 }
@@ -85,6 +89,8 @@ struct Calls {
 #[derive(Default)]
 struct Parked {
     held: bool,
+    /// Since when.
+    since: Option<Instant>,
     closed: bool,
     grants: HashMap<LockName, (Arc<dyn LockClient>, Option<Lvb>)>,
 }
@@ -93,59 +99,6 @@ struct Parked {
 enum Late {
     Deliver(Arc<dyn LockClient>, Reply, Option<Lvb>),
     Retry(LockName, Instant),
-}
-
-/// The mode that means this state.
-fn mode(state: LockState) -> Mode {
-    match state {
-        LockState::Unlocked => Mode::Nl,
-        LockState::Shared => Mode::Pr,
-        LockState::Deferred => Mode::Cw,
-        LockState::Exclusive => Mode::Ex,
-    }
-}
-
-/// What a node may still hold when somebody waits for this mode.
-fn ceiling(wanted: Mode) -> LockState {
-    match wanted {
-        // Nobody is in the way of NL.
-        Mode::Nl => LockState::Exclusive,
-        Mode::Cr | Mode::Pr => LockState::Shared,
-        Mode::Cw => LockState::Deferred,
-        Mode::Pw | Mode::Ex => LockState::Unlocked,
-    }
-}
-
-/// The flags of a request (dlm.md 5.3).
-fn flags(request: &Request, fresh: bool) -> LockFlags {
-    let mut flags = LockFlags::empty();
-    flags.set(LockFlags::VALBLK, request.lvb.is_some());
-    flags.set(LockFlags::NOQUEUE | LockFlags::NOQUEUEBAST, request.no_queue && request.to != LockState::Unlocked);
-    let waits = request.to != LockState::Unlocked && request.from != LockState::Exclusive && !request.no_queue;
-    flags.set(LockFlags::QUECVT, waits && !fresh);
-    flags
-}
-
-/// What a completion means for the glock.
-fn reply(request: &Request, fresh: bool, c: &Completion) -> (Reply, Option<Lvb>) {
-    match c.status {
-        Status::Granted => {
-            let from = (!fresh).then(|| mode(request.from));
-            let told = request.lvb.is_some() && transfer(from, mode(request.to)) == Transfer::Return;
-            (
-                Reply::Granted,
-                told.then(|| if c.flags.contains(StatusFlags::VALNOTVALID) { Lvb::default() } else { lvb(c) }),
-            )
-        }
-        Status::Again | Status::Cancelled => (Reply::Refused, None),
-        Status::Deadlock => (Reply::Deadlock, None),
-        Status::Unlocked => (Reply::Failed, None),
-    }
-}
-
-/// The value block of a completion; zero where nobody has set one.
-pub(super) fn lvb(c: &Completion) -> Lvb {
-    c.lvb.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Lvb).unwrap_or_default()
 }
 
 impl Dlm {
@@ -163,6 +116,7 @@ impl Dlm {
             exempt: RwLock::default(),
             closed: AtomicBool::new(false),
             late,
+            heat: Heat::default(),
         });
         let weak = Arc::downgrade(&dlm);
         std::thread::Builder::new().name("locks late".into()).spawn(move || run_late(&weak, &inbox))?;
@@ -208,20 +162,49 @@ impl Dlm {
 
     /// From now on grants are held back.
     pub(super) fn hold(&self) {
-        self.parked.lock().held = true;
+        {
+            let mut parked = self.parked.lock();
+            parked.held = true;
+            parked.since = Some(Instant::now());
+        }
         self.held.store(true, Ordering::Release);
     }
     /// Grants are told again, those first that were held back.
     pub(super) fn release_held(&self) {
-        let grants = {
+        let (grants, since) = {
             let mut parked = self.parked.lock();
             parked.held = false;
             self.held.store(false, Ordering::Release);
-            std::mem::take(&mut parked.grants)
+            (std::mem::take(&mut parked.grants), parked.since.take())
         };
+        if let Some(since) = since {
+            tracing::info!(
+                "locks are granted again, after {} ms; {} waited",
+                since.elapsed().as_millis(),
+                grants.len()
+            );
+        }
         for (client, lvb) in grants.into_values() {
             client.completed(Reply::Granted, lvb);
         }
+    }
+    /// Everything that is waited for. Looks at every lock.
+    pub(super) fn waits(&self) -> Vec<Wait> {
+        let entries = self.entries.iter().filter_map(|entry| {
+            let pending = entry.pending.as_ref().filter(|p| p.request.to != LockState::Unlocked)?;
+            Some(Wait {
+                name: *entry.key(),
+                wants: pending.request.to,
+                since: pending.since.elapsed(),
+                held_back: false,
+            })
+        });
+        let mut all: Vec<Wait> = entries.collect();
+        let parked = self.parked.lock();
+        let since = parked.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let wants = LockState::Unlocked;
+        all.extend(parked.grants.keys().map(|name| Wait { name: *name, wants, since, held_back: true }));
+        all
     }
     /// How many grants are held back.
     #[cfg(test)]
@@ -270,7 +253,8 @@ impl Dlm {
         if fresh && request.to == LockState::Unlocked {
             return Answer::Done(Reply::Granted, None);
         }
-        let pending = |call| Some(Box::new(Pending { request, client: Arc::clone(client), fresh, call }));
+        let pending =
+            |call| Some(Box::new(Pending { request, client: Arc::clone(client), fresh, since: Instant::now(), call }));
         match ask(space, name, token, entry, &request) {
             Ok(Progress::Done(completion)) => {
                 let (reply, lvb) = entry.settle(&request, fresh, &completion);
@@ -282,6 +266,9 @@ impl Dlm {
             Ok(Progress::Pending(lock)) => {
                 entry.lock = lock;
                 entry.pending = pending(None);
+                if request.to != LockState::Unlocked {
+                    self.heat.wait(name);
+                }
             }
             Ok(Progress::Queued(call)) => match self.note_call(call, token) {
                 None => entry.pending = pending(Some(call)),
@@ -329,7 +316,7 @@ impl Dlm {
             return;
         }
         let Some(pending) = entry.pending.take() else { return };
-        let Pending { request, client, fresh, call } = *pending;
+        let Pending { request, client, fresh, call, .. } = *pending;
         if let Some(call) = call {
             self.forget_call(call);
         }
@@ -348,6 +335,9 @@ impl Dlm {
         let entry = name::name(token).and_then(|name| self.entries.get(&name));
         let client = entry.filter(|e| e.lock == lock).and_then(|e| e.client.upgrade());
         if let Some(client) = client {
+            if let Some(name) = name::name(token) {
+                self.heat.notice(name);
+            }
             client.blocking(ceiling(wanted));
         }
     }
@@ -509,41 +499,5 @@ impl LockManager for Dlm {
         if let Some((client, lvb)) = parked {
             self.later(Late::Deliver(client, Reply::Granted, lvb));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use LockState::{Deferred, Exclusive, Shared, Unlocked};
-
-    /// dlm.md 5.3, the lower table.
-    #[test]
-    fn flags_of_transitions() {
-        let valued = |from, to, no_queue| Request { from, to, no_queue, lvb: Some(Lvb::default()) };
-        let (vb, qc) = (LockFlags::VALBLK, LockFlags::QUECVT);
-        let tries = LockFlags::NOQUEUE | LockFlags::NOQUEUEBAST;
-        for to in [Shared, Deferred, Exclusive] {
-            assert_eq!(flags(&valued(Unlocked, to, false), true), vb);
-            assert_eq!(flags(&valued(Unlocked, to, true), true), vb | tries);
-            assert_eq!(flags(&valued(Unlocked, to, false), false), vb | qc);
-        }
-        for (from, to) in [(Shared, Exclusive), (Shared, Deferred), (Deferred, Shared), (Deferred, Exclusive)] {
-            assert_eq!(flags(&valued(from, to, false), false), vb | qc);
-            assert_eq!(flags(&valued(from, to, true), false), vb | tries);
-        }
-        for (from, to) in [(Exclusive, Shared), (Exclusive, Deferred), (Exclusive, Unlocked), (Shared, Unlocked)] {
-            assert_eq!(flags(&valued(from, to, false), false), vb);
-        }
-        assert_eq!(
-            flags(&Request { from: Unlocked, to: Shared, no_queue: false, lvb: None }, true),
-            LockFlags::empty()
-        );
-    }
-
-    #[test]
-    fn notices_say_what_may_stay() {
-        let told = [Mode::Ex, Mode::Pr, Mode::Cw, Mode::Pw, Mode::Cr].map(ceiling);
-        assert_eq!(told, [Unlocked, Shared, Deferred, Unlocked, Shared]);
     }
 }

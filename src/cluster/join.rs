@@ -190,6 +190,9 @@ impl Cluster {
     pub fn manager(&self) -> Arc<dyn LockManager> {
         Arc::clone(&self.core.dlm) as _
     }
+    pub(super) fn dlm(&self) -> &super::dlm::Dlm {
+        &self.core.dlm
+    }
     /// The lockspace, for what is not a glock (POSIX locks, a dump).
     pub fn space(&self) -> Option<&lockclient::node::space::LockSpace> {
         self.core.dlm.space()

@@ -53,6 +53,7 @@ Mount options:
   quota            quota=off|account|on quota_quantum=S
   statfs           statfs_quantum=S statfs_percent=P
   of gfs2r         fg (stay in the foreground) cache=SIZE
+                   metrics=[ADDR:]PORT (Prometheus; this host alone without ADDR)
 
 Environment:
   GFS2R_LOG        what is logged: error, warn, info, debug or a tracing filter

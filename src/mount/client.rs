@@ -83,9 +83,9 @@ impl Mounted {
                 Err(_) => "unknown",
             },
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                if let Some(what) = rundir::waiting(&self.folder) {
+                if let Some((source, what)) = rundir::waiting(&self.folder) {
                     let log = super::log::place(&self.folder.join("log"));
-                    return json!({ "directory": self.target, "state": "mounting", "waiting_for": what, "log": log });
+                    return json!({ "directory": self.target, "source": source, "state": "mounting", "waiting_for": what, "log": log });
                 }
                 "dead"
             }

@@ -1,7 +1,7 @@
 //! The control socket: one request line, one answer line, `ok [JSON]` or `error WHY`. Only root can connect.
 
 use super::live::Live;
-use super::{dlm, live, remount, rundir};
+use super::{dlm, live, remount, rundir, watch};
 use crate::quota::Who;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
@@ -90,6 +90,7 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
         "ping" => Ok(Value::Null),
         "status" => Ok(live.status()),
         "glocks" => Ok(json!(live.glocks())),
+        "top" => Ok(watch::answer(live)),
         "dlm" => dlm::answer(live.dlm.as_ref(), rest),
         "sync" => done(fs.sync()),
         "freeze" | "thaw" | "remount" => {

@@ -7,7 +7,7 @@ use super::live::Live;
 use super::options::MountOptions;
 use super::plan::Plan;
 use super::rundir::{self, RunDir};
-use super::{client, control, log};
+use super::{client, control, log, metrics};
 use crate::clock::SystemClock;
 use crate::device::{BlockDevice, ReadAhead};
 use crate::fuse::{self, AtimeSwitch, Disk, MountSpec, Policy, Service};
@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,8 @@ pub(super) fn run(
     let hosting = Hosting::new(Host::start(part).map_err(|e| say(&e))?);
     let place = hosting.enter().ok_or("the daemon ends")?;
     host::listen(&dir.control(), Arc::clone(&hosting)).map_err(|e| say(&client::words(&e)))?;
-    let served = claim(&plan).and_then(|run_dir| serve_volume(plan, run_dir, Some(Arc::clone(&place)), &stop, &waiting, ready));
+    let served =
+        claim(&plan).and_then(|run_dir| serve_volume(plan, run_dir, Some(Arc::clone(&place)), &stop, &waiting, ready));
     place.leave();
     if let (Err(why), true) = (&served, !hosting.is_ending()) {
         // Other volumes have come meanwhile: this process goes on with them.
@@ -135,21 +136,28 @@ pub(super) fn serve_volume(
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), String> {
     let served = mount_and_serve(plan, run_dir, place.as_ref(), stop, waiting, ready);
-    match (served, place) {
-        (Ok(run_dir), Some(place)) if !place.leave() => run_dir.map_or(Ok(()), RunDir::release).map_err(|e| e.to_string()),
+    let is_last = place.is_none_or(|place| place.leave());
+    let Closed { run_dir, volume } = served?;
+    if is_last {
         // The process ends, and with it the lock of the folder, for which whoever unmounts waits.
-        (Ok(run_dir), _) => {
-            std::mem::forget(run_dir);
-            Ok(())
-        }
-        (Err(why), place) => {
-            place.map(|place| place.leave());
-            Err(why)
-        }
+        std::mem::forget(run_dir);
+        return Ok(());
     }
+    // The device is to be closed when whoever unmounts hears of it.
+    let until = Instant::now() + LETTING_GO;
+    while volume.strong_count() > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    run_dir.release().map_err(|e| e.to_string())
 }
 
-/// The folder that is left, whose lock is still held.
+/// A volume that is closed in order: its folder, whose lock is still held, and whoever may still use it.
+struct Closed {
+    run_dir: RunDir,
+    volume: Weak<Opened>,
+}
+
+/// From a plan to the end of what is mounted.
 fn mount_and_serve(
     plan: Plan,
     run_dir: RunDir,
@@ -157,7 +165,7 @@ fn mount_and_serve(
     stop: &Arc<AtomicBool>,
     waiting: &(dyn Fn(Option<&str>) + Sync),
     ready: impl FnOnce() -> io::Result<()>,
-) -> Result<Option<RunDir>, String> {
+) -> Result<Closed, String> {
     let (source, target, name) = (plan.source.clone(), plan.target.clone(), name_of(&plan));
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
     if let Some(cluster) = &plan.cluster {
@@ -165,7 +173,7 @@ fn mount_and_serve(
     }
     let stops = Stops::watch(stop).map_err(|e| say(&e))?;
     let wait = |what: Option<&str>| {
-        run_dir.set_waiting(what);
+        run_dir.set_waiting(what, &source);
         if let Some(what) = what {
             tracing::warn!("{}: {what}", source.display());
         }
@@ -176,6 +184,10 @@ fn mount_and_serve(
         Err(e) => return Err(say(&give_up(run_dir, e))),
     };
     let serving = control::listen(&run_dir.control(), Arc::clone(&live)).and_then(|listener| {
+        if let Some(address) = live.options.lock().metrics {
+            metrics::serve(address, &live)
+                .map_err(|e| io::Error::other(format!("metrics={address}: {}", client::words(&e))))?;
+        }
         let keeper = Keeper::start(&live)?;
         drop(stops);
         if stop.load(Ordering::Acquire) {
@@ -202,22 +214,15 @@ fn mount_and_serve(
     // Now the disk is clean: whoever waits in umount(2) may go on.
     drop(served);
     drop(listener);
-    let weak = Arc::downgrade(&live.opened);
+    let volume = Arc::downgrade(&live.opened);
     drop(live);
-    if place.is_some() {
-        // The device is to be closed when whoever unmounts hears of it.
-        let until = Instant::now() + LETTING_GO;
-        while weak.strong_count() > 0 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
     tracing::info!(source = %source.display(), "unmounted");
     match result {
         Ok(()) => {
             if let Err(e) = run_dir.remove() {
                 tracing::warn!("runtime state cannot be tidied: {e}");
             }
-            Ok(Some(run_dir))
+            Ok(Closed { run_dir, volume })
         }
         Err(e) => {
             tracing::error!("{e}");
@@ -377,6 +382,11 @@ pub(super) fn leave(live: &Live) {
     let closed = live.close();
     if let Err(e) = &closed {
         tracing::error!("closing the volume: {e}");
+    }
+    if let Some(folder) = rundir::find(&live.target).filter(|_| closed.is_ok())
+        && let Err(e) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!("runtime state cannot be tidied: {e}");
     }
     if let Some(place) = &live.place {
         if !place.leave() {

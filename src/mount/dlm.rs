@@ -22,10 +22,20 @@ impl Dlm {
         Self { node, space, names, spectator }
     }
 
+    /// A node's name.
+    pub(super) fn name_of(&self, node: u32) -> String {
+        self.names.get(&node).cloned().unwrap_or_else(|| node.to_string())
+    }
+
+    /// Our own name.
+    pub(super) fn own_name(&self) -> String {
+        self.name_of(self.space.node().0)
+    }
+
     /// What `gfs2r status` shows of the cluster: nodes, quorum, who has which journal. Null when the lock manager has ended.
-    pub(super) fn summary(&self) -> Value {
+    pub(super) fn summary(&self, demand: (u64, u64)) -> Value {
         let Some(view) = self.node.inspect() else { return Value::Null };
-        let name = |node: u32| self.names.get(&node).cloned().unwrap_or_else(|| node.to_string());
+        let name = |node: u32| self.name_of(node);
         let space = self.space.inspect();
         let state = |node: &ClusterNode| match node {
             _ if space.members.iter().any(|m| m.node == node.node) => "mounted",
@@ -39,9 +49,11 @@ impl Dlm {
             .membership
             .nodes
             .iter()
-            .map(|n| json!({
+            .map(|n| {
+                json!({
                     "id": n.node, "name": name(n.node), "state": state(n), "fence_failures": n.fence_failures,
-                }))
+                })
+            })
             .collect();
         let journals: Vec<Value> = space
             .members
@@ -52,7 +64,8 @@ impl Dlm {
         json!({
             "node": name(view.node), "quorate": view.quorate, "generation": space.generation,
             "locks": if space.running { "running" } else { "recovering" }, "recovery_step": space.recovery_step,
-            "nodes": nodes, "journals": journals,
+            "nodes": nodes, "journals": journals, "notices": demand.0, "waits": demand.1,
+            "lock_records": space.locks,
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::cluster::Parting;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -58,11 +58,15 @@ impl PageCache {
 /// How long an unmount waits for inodes without a name to be deleted; what is left the next mount deletes.
 const TIDYING: Duration = Duration::from_secs(10);
 
+/// How long a lock of flock(2) that nobody uses is kept at least.
+const RESTING: Duration = Duration::from_secs(30);
+
 /// The threads that do it.
 pub(super) struct Keeper {
     stopped: Arc<AtomicBool>,
     hurry: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
+    live: Weak<Live>,
     signals: signal_hook::iterator::Handle,
 }
 
@@ -82,18 +86,22 @@ impl Keeper {
         let (for_parting, until) = (Arc::clone(live), Arc::clone(&stopped));
         // Of its own: what others wait for must not wait for what the keeper is at.
         std::thread::Builder::new().name("gfs2r-parting".into()).spawn(move || part(&for_parting, &until))?;
+        let weak = Arc::downgrade(live);
         let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
         let hurry = Arc::new(AtomicBool::new(false));
         let in_a_hurry = Arc::clone(&hurry);
         let thread =
             std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop, &in_a_hurry))?;
-        Ok(Self { stopped, hurry, thread, signals: handle })
+        Ok(Self { stopped, hurry, thread, live: weak, signals: handle })
     }
 
     pub(super) fn stop(self) {
         self.stopped.store(true, Ordering::Release);
         self.signals.close();
         self.thread.thread().unpark();
+        if let Some(live) = self.live.upgrade() {
+            live.opened.fs.volume().cache.health().rouse();
+        }
         // Whoever unmounts at once finds a clean disk, unless there is very much to be deleted.
         let until = Instant::now() + TIDYING;
         while !self.thread.is_finished() && Instant::now() < until {
@@ -155,7 +163,7 @@ fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
     let mut page_cache = PageCache::of(&live.target);
     page_cache.raise_readahead();
     page_cache.limit_writes(opened.fs.space().free_bytes());
-    let mut last = Instant::now();
+    let (mut last, mut rested) = (Instant::now(), Instant::now());
     loop {
         if !opened.is_read_only() && live.orphans.swap(false, Ordering::AcqRel) {
             match opened.fs.reclaim_orphans(hurry) {
@@ -176,6 +184,10 @@ fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
             && let Err(e) = opened.fs.delete_left()
         {
             tracing::warn!("deleting unlinked inodes failed: {e}");
+        }
+        if rested.elapsed() >= RESTING {
+            rested = Instant::now();
+            opened.fs.rest_flocks();
         }
         let quantum = {
             let options = live.options.lock();

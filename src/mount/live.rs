@@ -85,6 +85,7 @@ impl Live {
         let (vol, space, sb) = (fs.volume(), fs.space(), &self.id.superblock);
         let (state, cause) = self.state();
         let block = u64::from(space.block_size);
+        let demand = self.cluster().map_or((0, 0), |part| part.demand_in_all());
         let options = self.options.lock();
         let quota = match fs.quota().map(|q| q.mode()) {
             Some(QuotaMode::On) => "on",
@@ -105,7 +106,7 @@ impl Live {
                 "metadata_limit_bytes": options.open.cache_bytes,
                 "dirty_data_bytes": vol.cache.data().dirty_bytes(),
             },
-            "cluster": self.dlm.as_ref().map(Dlm::summary),
+            "cluster": self.dlm.as_ref().map(|dlm| dlm.summary(demand)),
             "glocks": { "inode": vol.inodes.len(), "rgrp": vol.rgrps.locks().len() },
         })
     }

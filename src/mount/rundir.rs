@@ -36,10 +36,10 @@ impl RunDir {
     }
 
     /// Says what the mount waits for, or that it waits no longer.
-    pub(super) fn set_waiting(&self, what: Option<&str>) {
+    pub(super) fn set_waiting(&self, what: Option<&str>, source: &Path) {
         let path = self.path.join("waiting");
         let said = match what {
-            Some(what) => fs::write(path, what),
+            Some(what) => fs::write(path, format!("{}\n{what}", source.display())),
             None => remove_if_there(&path),
         };
         if let Err(e) = said {
@@ -166,9 +166,10 @@ fn is_alive(dir: &Path) -> bool {
     File::open(dir.join("pid")).is_ok_and(|pid| matches!(pid.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// What the mount of this folder waits for, as long as its daemon lives.
-pub(super) fn waiting(folder: &Path) -> Option<String> {
-    if is_alive(folder) { fs::read_to_string(folder.join("waiting")).ok() } else { None }
+/// What is mounted here and what it waits for, as long as its daemon lives.
+pub(super) fn waiting(folder: &Path) -> Option<(String, String)> {
+    let said = if is_alive(folder) { fs::read_to_string(folder.join("waiting")).ok()? } else { return None };
+    said.split_once('\n').map(|(source, what)| (source.to_owned(), what.to_owned()))
 }
 
 /// Where the mount of this folder is.
