@@ -22,6 +22,7 @@ mod barrier;
 mod bell;
 mod buffer;
 mod data;
+mod gate;
 mod health;
 mod lru;
 mod pieces;

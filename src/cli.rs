@@ -8,6 +8,7 @@ mod image;
 mod quota;
 mod status;
 mod table;
+mod top;
 
 use crate::mount::{Mounted, VERSION};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -46,6 +47,7 @@ enum Command {
     Quota(quota::Arguments),
     Glocks(glocks::Arguments),
     Dlm(dlm::Arguments),
+    Top(top::Arguments),
     Freeze(Freeze),
     Thaw(Thaw),
     Dump(image::Arguments),
@@ -86,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Quota(a) => ("quota", quota::run(a)),
         Command::Glocks(a) => ("glocks", glocks::run(a)),
         Command::Dlm(a) => ("dlm", dlm::run(a)),
+        Command::Top(a) => ("top", top::run(a)),
         Command::Freeze(a) => ("freeze", freeze(a)),
         Command::Thaw(a) => ("thaw", about(&a.mount, Mounted::find(&a.mount).and_then(|m| m.ask("thaw"))).map(done)),
         Command::Dump(a) => ("dump", image::run(a)),

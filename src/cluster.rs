@@ -3,12 +3,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `dlm` | the [`LockManager`](crate::glock::LockManager) of a cluster: states to modes and back, replies that are held back |
+//! | `dlm`, `modes` | the [`LockManager`](crate::glock::LockManager) of a cluster: states to modes and back, replies that are held back |
 //! | `name`, `direct` | names as tokens; locks that are taken for themselves, with nothing cached inside |
 //! | `control` | who mounts first, whose journal is to be replayed: a pure machine (dlm.md 5.7, 5.8) |
 //! | `core`, `recover` | what the machine and everybody else share; the one thread that does what it says |
 //! | `join` | [`Cluster`]: entering, serving, leaving |
 //! | `service` | which lock service that is |
+//! | `watch` | which locks are in demand, and what is waited for |
 //! | `withdraw`, `freeze` | parting after a contradiction (5.9); all nodes stand still (ondisk.md 8.12) |
 //!
 //! # What protects the data
@@ -36,9 +37,11 @@ mod direct;
 mod dlm;
 mod freeze;
 mod join;
+mod modes;
 mod name;
 mod recover;
 mod service;
+mod watch;
 mod withdraw;
 
 #[cfg(test)]
@@ -47,6 +50,7 @@ mod tests;
 pub use join::{Cluster, JoinError, JoinOptions, Mounter};
 #[cfg(feature = "simulated")]
 pub use service::{LockSpace, Node, Service, Space};
+pub use watch::{Demand, Wait};
 pub use withdraw::Parting;
 
 use crate::error::Result;
@@ -61,11 +65,13 @@ pub trait Recovery: Send + Sync {
     fn journals(&self) -> u32;
     /// Does this journal end with a clean header? Asked, without any lock, about our own after we have withdrawn.
     fn is_clean(&self, jid: Jid) -> Result<bool>;
+    /// After a withdraw: waits, for a while, until no write of ours is in the device's hands any more; false if one still is.
+    fn is_quiet(&self) -> bool;
     /// Brings everything to the disk, a clean log header last, and admits no change until `thaw`.
     fn freeze(&self) -> Result<()>;
     /// Changes are admitted again.
     fn thaw(&self);
-    /// The cluster has gone on without this node: its locks are lost. Nothing may be written from now on, not even what is
-    /// under way. Does not wait.
+    /// The cluster has gone on without this node: its locks are lost. No write may begin from now on (one that is in
+    /// the device's hands ends there: that is what fencing is for). Does not wait.
     fn lost(&self);
 }

@@ -21,6 +21,7 @@ mod io;
 mod list;
 mod make;
 mod namei;
+mod names;
 mod node;
 mod orphans;
 pub mod plock;
@@ -38,7 +39,7 @@ pub use rename::RenameHow;
 pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
-use crate::format::{DiFlags, StatfsChange};
+use crate::format::DiFlags;
 use crate::glock::Entry;
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{Inode, InodeExclusive, InodeShared, Users, Volume};
@@ -113,6 +114,8 @@ pub struct Fs {
     statfs: Arc<Statfs>,
     quota: Option<Arc<Quota>>,
     nodes: Nodes,
+    /// On a shared volume: where inodes were last found.
+    names: Option<names::Names>,
     /// Inodes without a name that somebody used when they were to be deleted.
     left: Left,
     /// Makes the kernel forget an inode that it only remembers.
@@ -130,10 +133,12 @@ impl Fs {
     pub fn new(vol: Arc<Volume>, statfs: Arc<Statfs>, quota: Option<Arc<Quota>>) -> Arc<Self> {
         let (root, read_only) = (vol.root, AtomicBool::new(vol.options.read_only));
         let flocks = Flocks::new(Arc::clone(vol.inodes.manager()));
+        let names = vol.inodes.is_shared().then(names::Names::default);
         let fs = Arc::new(Self {
             vol,
             statfs,
             quota,
+            names,
             nodes: Nodes::new(root),
             left: Left::default(),
             forgetter: OnceLock::new(),
@@ -169,6 +174,11 @@ impl Fs {
     /// The volume.
     pub fn volume(&self) -> &Arc<Volume> {
         &self.vol
+    }
+
+    /// The path under which an inode was last found here, for people: it may be out of date.
+    pub fn path_of(&self, node: BlockAddr) -> Option<String> {
+        self.names.as_ref()?.path(node, self.vol.root.addr)
     }
 
     /// True when the kernel was told of this inode and has not forgotten it.
@@ -214,9 +224,9 @@ impl Fs {
         self.statfs.sync(&self.vol)
     }
 
-    /// Takes over what a dead node had counted; `file` is its statfs_change dinode (see [`Statfs::take_over`]).
-    pub fn take_over_counts(&self, delta: &StatfsChange, file: BlockAddr) -> Result<()> {
-        self.statfs.take_over(&self.vol, delta, file)
+    /// Takes over what another node had counted; `file` is its statfs_change dinode (see [`Statfs::take_over`]).
+    pub fn take_over_counts(&self, file: BlockAddr) -> Result<()> {
+        self.statfs.take_over(&self.vol, file)
     }
 
     /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.

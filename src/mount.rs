@@ -10,8 +10,9 @@
 //! | `options` | `-o` |
 //! | `plan` | what must be right before anything is changed |
 //! | `cluster`, `plocks` | joining a cluster and leaving it; fcntl locks of the whole cluster |
+//! | `host` | several volumes on one node: mounts that are handed over to its daemon |
 //! | `daemon`, `keeper`, `log`, `rundir` | a mount's life, its background work, where it logs, where it leaves its pid |
-//! | `control`, `live`, `remount`, `dlm` | what it can be asked while it runs |
+//! | `control`, `live`, `remount`, `dlm`, `watch`, `metrics` | what it can be asked while it runs |
 //! | `client` | asking it |
 //! | `umount`, `table` | unmounting; the kernel's table of mounts |
 
@@ -21,9 +22,11 @@ mod cluster;
 mod control;
 mod daemon;
 mod dlm;
+mod host;
 mod keeper;
 mod live;
 mod log;
+mod metrics;
 mod options;
 mod plan;
 mod plocks;
@@ -31,6 +34,7 @@ mod remount;
 mod rundir;
 mod table;
 mod umount;
+mod watch;
 
 pub use cli::{mount_main, mount_on, umount_main};
 pub use client::Mounted;

@@ -115,7 +115,7 @@ impl fmt::Display for OpenError {
                 write!(f, "the device ends before the filesystem does ({device} bytes, {fs} needed)")
             }
             Self::BlockSize(b) => write!(f, "block size {b} is larger than a page of this machine"),
-            Self::NoJournal(jid, n) => write!(f, "there is no journal {}, only {n} (add one with gfs2r jadd)", jid.0),
+            Self::NoJournal(jid, n) => write!(f, "there is no journal {}, only {n} (gfs2_jadd adds one, on a mounted volume)", jid.0),
             Self::Dirty(jid) => {
                 write!(
                     f,
@@ -225,7 +225,7 @@ pub fn open_shared(
     let writes = !options.read_only && !options.spectator;
     let locks = Locks::new(Arc::clone(&manager));
     // Caches of their own: what they hold is out of date after a replay, and was read under locks that are given back.
-    let scout = Cache::new(Arc::clone(&dev), id.bs, 32 << 20);
+    let scout = cache_of(&dev, id.bs, 32 << 20, &manager);
     let system = system_files(&scout, &locks, &id, options)?;
     // Before anything is written. What a replay changes in the rindex can only make the volume larger; while it is half
     // written it may be nonsense, which is then looked at again below.
@@ -239,11 +239,11 @@ pub fn open_shared(
     }
     let (recovered, own) = recover(&scout, places, options, &*clock, mounter)?;
     drop(scout);
-    let scout = Cache::new(Arc::clone(&dev), id.bs, 32 << 20);
+    let scout = cache_of(&dev, id.bs, 32 << 20, &manager);
     let system = system_files(&scout, &locks, &id, options)?;
     let extents = Bootstrap { cache: &scout, locks: &locks }.rindex(&system.rindex)?;
     is_whole(&*dev, id.bs, &extents)?;
-    let cache = Cache::new(Arc::clone(&dev), id.bs, options.cache_bytes);
+    let cache = cache_of(&dev, id.bs, options.cache_bytes, &manager);
     let journal = match own {
         Some(clean) if writes => {
             Journal::open(Arc::clone(&cache), clean, Arc::clone(&clock), options.barrier, options.commit_secs)?
@@ -256,6 +256,11 @@ pub fn open_shared(
     let fs = assemble(parts, options, system, extents, count)?;
     watch_locks(&fs, rindex);
     locks.keep(&kept);
+    if writes && mounter == Mounter::First {
+        for place in places.iter().filter(|place| place.jid != options.jid) {
+            fs.take_over_counts(place.statfs_change)?;
+        }
+    }
     Ok(Opened {
         fs,
         recovered,
@@ -266,6 +271,16 @@ pub fn open_shared(
         born_read_only: !writes,
         remounting: Mutex::new(()),
     })
+}
+
+/// A cache that writes nothing while this node may have been counted out.
+fn cache_of(dev: &Arc<dyn BlockDevice>, bs: BlockSize, limit: usize, manager: &Arc<dyn LockManager>) -> Arc<Cache> {
+    let cache = Cache::new(Arc::clone(dev), bs, limit);
+    if manager.is_shared() {
+        let manager = Arc::clone(manager);
+        cache.health().ask_before_writing(Box::new(move || manager.is_trusted()));
+    }
+    cache
 }
 
 /// System files whose locks are kept while the volume is open: the journals' (nobody is to change where they lie, and recovery

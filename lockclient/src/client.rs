@@ -59,6 +59,8 @@ struct Waiter {
     answer: oneshot::Sender<Answer>,
     /// A lock that is granted to nobody is given back.
     new: bool,
+    /// The number of the call, when it waits for recovery.
+    call: Option<u64>,
 }
 
 #[derive(Default)]
@@ -89,7 +91,14 @@ impl LockClient for Desk {
     }
 
     fn completed(&self, token: u64, completion: Completion) {
-        let waiter = self.waiting().by_token.remove(&token);
+        let waiter = {
+            let mut waiting = self.waiting();
+            let waiter = waiting.by_token.remove(&token);
+            if let Some(call) = waiter.as_ref().and_then(|waiter| waiter.call) {
+                waiting.queued.remove(&call);
+            }
+            waiter
+        };
         let (granted, lock) = (completion.status == Status::Granted, completion.lock);
         let unwanted = match waiter {
             Some(waiter) => waiter.answer.send(Ok(completion)).is_err() && waiter.new,
@@ -181,7 +190,8 @@ impl Locks {
             Ok(progress) => progress,
         };
         let (answer, later) = oneshot::channel();
-        waiting.by_token.insert(token, Waiter { answer, new });
+        let call = if let Progress::Queued(call) = progress { Some(call) } else { None };
+        waiting.by_token.insert(token, Waiter { answer, new, call });
         let lock = match progress {
             Progress::Pending(lock) => Some(lock),
             Progress::Queued(call) => {

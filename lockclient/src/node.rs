@@ -146,6 +146,7 @@ impl Node {
             joining: BTreeMap::new(),
             leaving: BTreeMap::new(),
             ending: 0,
+            fence_failures: BTreeMap::new(),
         };
         let task = tokio::spawn(driver.run(inbox, outgoing, events));
         Ok(Node { id: config.node, commands, outbound, links, counters, task, clock })
@@ -279,6 +280,8 @@ struct Driver {
     leaving: BTreeMap<u32, oneshot::Sender<()>>,
     /// Lockspaces that we have left and that have orders to carry out still.
     ending: usize,
+    /// How often in a row fencing a node has failed.
+    fence_failures: BTreeMap<u32, u32>,
 }
 
 /// How long the peers are waited for when we part.
@@ -392,7 +395,14 @@ impl Driver {
                 self.member(MembershipEvent::Leave(lockspace));
             }
             Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
-            Command::Fenced(node, success) => self.member(MembershipEvent::Fenced { node, success }),
+            Command::Fenced(node, success) => {
+                if success {
+                    self.fence_failures.remove(&node.0);
+                } else {
+                    *self.fence_failures.entry(node.0).or_default() += 1;
+                }
+                self.member(MembershipEvent::Fenced { node, success });
+            }
             Command::Shutdown(_) => {}
             Command::BreakConnections => self.links.break_connections(),
             Command::Inspect(answer) => {
@@ -406,7 +416,14 @@ impl Driver {
         let view = NodeView {
             node: self.node.0,
             quorate: self.membership.is_quorate(),
-            membership: self.membership.view(),
+            membership: {
+                let mut view = self.membership.view();
+                // What a node that is well again was up to is of no interest.
+                for node in view.nodes.iter_mut().filter(|node| node.in_doubt) {
+                    node.fence_failures = self.fence_failures.get(&node.node).copied().unwrap_or(0);
+                }
+                view
+            },
             peers: self.links.views(),
             lockspaces: Vec::new(),
         };

@@ -1,6 +1,7 @@
 //! The cache of one volume.
 
 use super::buffer::Used;
+use super::gate::Gate;
 use super::lru::Shards;
 use super::{AddrMap, Barrier, Buffer, BufferKind, DataCache, Health};
 use crate::device::{AlignedBuf, BlockDevice};
@@ -32,13 +33,14 @@ impl Cache {
     /// A cache of at most `limit` bytes of clean metadata.
     pub fn new(dev: Arc<dyn BlockDevice>, bs: BlockSize, limit: usize) -> Arc<Self> {
         let health = Arc::new(Health::default());
+        let dev: Arc<dyn BlockDevice> = Gate::new(dev, health.clone());
         let overlay = Arc::new(OnceLock::new());
         let barrier = Arc::new(Barrier::default());
         let data = DataCache::new(dev.clone(), bs, health.clone(), barrier.clone(), overlay.clone());
         let zeros = Arc::from(vec![0; bs.bytes()]);
         Arc::new(Self { dev, bs, blocks: Shards::new(limit / bs.bytes()), data, health, barrier, overlay, zeros })
     }
-    /// The device.
+    /// The device. What is written to it passes the [`Health`].
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
         &self.dev
     }

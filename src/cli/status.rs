@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Show the mounts of this host and how they are.
 ///
 /// States: live; read_only; frozen (gfs2r freeze); withdrawn (the disk contradicted itself and is left alone); dead (the
-/// daemon is gone); hung (it does not answer).
+/// daemon is gone); hung (it does not answer); mounting (it waits for the cluster).
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Exit status:
@@ -57,6 +57,9 @@ fn text(m: &Value) -> String {
     };
     let cause = m["withdraw_cause"].as_str().map(|c| format!(": {c}")).unwrap_or_default();
     line("state", format!("{}{cause}", string(&m["state"]).replace('_', "-")));
+    if let Some(what) = m["waiting_for"].as_str() {
+        line("cluster", what.to_owned());
+    }
     if m["pid"].is_null() {
         if let Some(log) = m["log"].as_str() {
             line("log", log.to_owned());
@@ -64,7 +67,11 @@ fn text(m: &Value) -> String {
         return out;
     }
     let table = m["lock_table"].as_str().filter(|t| !t.is_empty()).map(|t| format!(", table {t}")).unwrap_or_default();
-    line("locks", format!("{}{table}, journal {} of {}", string(&m["lock_protocol"]), m["journal"], m["journals"]));
+    let journal = match m["journal"].as_u64() {
+        Some(own) => format!("journal {own} of {}", m["journals"]),
+        None => format!("no journal of {}", m["journals"]),
+    };
+    line("locks", format!("{}{table}, {journal}", string(&m["lock_protocol"])));
     if let Some(cluster) = m["cluster"].as_object() {
         let each = |list: &str, show: &dyn Fn(&Value) -> String| -> String {
             cluster[list].as_array().map(|all| all.iter().map(show).collect::<Vec<_>>().join(", ")).unwrap_or_default()
@@ -75,7 +82,15 @@ fn text(m: &Value) -> String {
             _ => String::new(),
         };
         line("node", format!("{}, {quorum}, generation {}{recovery}", string(&cluster["node"]), cluster["generation"]));
-        line("nodes", each("nodes", &|n| format!("{} {}", string(&n["name"]), string(&n["state"]).replace('_', " "))));
+        let node = |n: &Value| {
+            let failed = match n["fence_failures"].as_u64() {
+                None | Some(0) => String::new(),
+                Some(1) => " (fencing it has failed)".into(),
+                Some(times) => format!(" (fencing it has failed {times} times)"),
+            };
+            format!("{} {}{failed}", string(&n["name"]), string(&n["state"]).replace('_', " "))
+        };
+        line("nodes", each("nodes", &node));
         line("journals", each("journals", &|j| format!("{} {}", j["journal"], string(&j["node"]))));
     }
     let (space, cache) = (&m["space"], &m["cache"]);

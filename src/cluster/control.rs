@@ -35,7 +35,8 @@ mod schedule;
 #[cfg(test)]
 mod transcript;
 
-use block::{ControlBlock, JIDS};
+use block::ControlBlock;
+pub(super) use block::JIDS;
 
 use crate::glock::Lvb;
 use lockclient::mode::Mode;

@@ -42,6 +42,8 @@ pub(super) struct Core {
     given_up: AtomicBool,
     /// Withdrawn, or expelled.
     pub(super) withdrawn: AtomicBool,
+    /// A withdrawal has begun.
+    pub(super) parting: AtomicBool,
     /// Grants were refused because nobody was there to replay a journal.
     pub(super) disturbed: AtomicBool,
     /// Replays in a row that could not be done because the volume is not open yet.
@@ -113,6 +115,7 @@ impl Core {
                 leaving: AtomicBool::new(false),
                 given_up: AtomicBool::new(false),
                 withdrawn: AtomicBool::new(false),
+                parting: AtomicBool::new(false),
                 disturbed: AtomicBool::new(false),
                 unserved: AtomicU32::new(0),
                 dlm,

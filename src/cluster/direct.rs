@@ -1,12 +1,13 @@
 //! Locks that are taken for themselves: MOUNT, LIVE, FREEZE, JOURNAL, CONTROL, MOUNTED. There is nothing cached inside, so
 //! they need no glock; whoever wants one waits for it in its own thread. Their grants are never held back.
 
-use super::dlm::{self, BUSY, Dlm};
+use super::dlm::{BUSY, Dlm};
+use super::modes;
 use super::service::LockSpace;
 use crate::error::{Error, Result};
 use crate::glock::Lvb;
 use crate::ids::LockName;
-use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
 use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
 use lockclient::mode::Mode;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 /// How often a waiter looks whether it shall go on waiting.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest time that the end of an unlock is waited for.
+const UNLOCKING: Duration = Duration::from_secs(5);
 
 /// A lock that is taken for itself.
 pub(super) struct Direct {
@@ -38,6 +41,8 @@ struct State {
     lvb: Lvb,
     call: Option<u64>,
     waiting: bool,
+    /// An unlock is waited for.
+    unlocking: bool,
     outcome: Option<std::result::Result<Completion, Refusal>>,
 }
 
@@ -123,7 +128,7 @@ impl Direct {
             (state.lock, state.mode) = (c.lock, Some(mode));
             // Whether the value is said to be valid makes no difference here (dlm.md 5.2).
             if c.lvb.is_some() {
-                state.lvb = dlm::lvb(c);
+                state.lvb = modes::lvb(c);
             }
             return Ok(Got::Granted);
         }
@@ -209,8 +214,9 @@ impl Direct {
                     Err(why) => return Err(why),
                 }
             }
-            if stop() && !space.is_running() {
-                // Recovery may take for ever; whoever stops leaves the lockspace, and this lock with it.
+            if stop() && (lock == LockId::NONE || !space.is_running()) {
+                // Recovery may take for ever, and a new lock that waited for it has no number before it is granted. Whoever stops
+                // leaves the lockspace, and this lock with it.
                 state.waiting = false;
                 return Err(Refusal::NoDevice);
             }
@@ -226,17 +232,40 @@ impl Direct {
         let _operation = self.operation.lock();
         let mut state = self.state.lock();
         if let (Some(space), Some(_)) = (dlm.space(), state.mode.take()) {
-            let lock = std::mem::take(&mut state.lock);
-            if let Err(why) = space.unlock(lock, LockFlags::empty(), None) {
-                tracing::debug!("lock {}: unlock: {why}", self.name);
-            }
+            self.give_up(space, &mut state);
         }
+    }
+    /// Begins to unlock; true when the end is still to come.
+    fn give_up(&self, space: &LockSpace, state: &mut State) -> bool {
+        let lock = std::mem::take(&mut state.lock);
+        let begun = space.unlock(lock, LockFlags::empty(), None);
+        if let Err(why) = begun {
+            tracing::debug!("lock {}: unlock: {why}", self.name);
+        }
+        matches!(begun, Ok(Progress::Pending(_) | Progress::Queued(_)))
+    }
+    /// The same, and waits until others can have it: at most for a while, since its master may be dying.
+    pub(super) fn unlock_and_wait(&self, dlm: &Dlm) {
+        let _operation = self.operation.lock();
+        let mut state = self.state.lock();
+        let (Some(space), Some(_)) = (dlm.space(), state.mode.take()) else { return };
+        state.unlocking = true;
+        state.unlocking &= self.give_up(space, &mut state);
+        let until = Instant::now() + UNLOCKING;
+        while state.unlocking && !space.has_ended() && Instant::now() < until {
+            self.changed.wait_for(&mut state, LOOK);
+        }
+        state.unlocking = false;
     }
 
     /// From the callback thread: an operation ended.
     pub(super) fn completed(&self, dlm: &Dlm, completion: &Completion) {
         let mut state = self.state.lock();
-        // That an unlock has ended is of no interest.
+        if completion.status == Status::Unlocked {
+            state.unlocking = false;
+            self.changed.notify_all();
+        }
+        // Nobody else waits for the end of an unlock.
         if state.waiting && completion.status != Status::Unlocked {
             if let Some(call) = state.call.take() {
                 dlm.forget_call(call);

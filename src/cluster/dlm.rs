@@ -18,15 +18,16 @@
 //! then `calls` or `parked`; the glock's mutex is taken with none of them.
 
 use super::direct::Direct;
+use super::modes::{ceiling, flags, mode, reply};
 use super::name;
 use super::service::LockSpace;
+use super::watch::{Heat, Wait};
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::LockName;
 use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use crate::sync::{DashMap, Instant, Mutex, RwLock, thread};
-use lockclient::flags::{LockFlags, StatusFlags};
+use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
-use lockclient::lvb::{Transfer, transfer};
 use lockclient::mode::Mode;
 use lockclient::node::space::{Completion, LockRequest, Progress};
 use lockclient::status::{Refusal, Status};
@@ -37,8 +38,6 @@ use std::time::Duration;
 
 /// A lock that is busy is asked for again after this.
 pub(super) const BUSY: Duration = Duration::from_millis(20);
-/// Refusals kept for calls that nobody has noted (yet).
-const EARLY_MAX: usize = 1024;
 
 /// See the module.
 pub(super) struct Dlm {
@@ -54,6 +53,8 @@ pub(super) struct Dlm {
     /// Withdrawn, or the lockspace has ended: every request fails.
     closed: AtomicBool,
     late: Sender<Late>,
+    /// What other nodes want of us, and we of them.
+    pub(super) heat: Heat,
 }
 
 /// One glock's lock.
@@ -72,6 +73,7 @@ struct Pending {
     client: Arc<dyn LockClient>,
     /// It asked for a new lock.
     fresh: bool,
+    since: Instant,
     /// The number of the call, when it waits for recovery.
     call: Option<u64>,
 }
@@ -80,7 +82,7 @@ struct Pending {
 #[derive(Default)]
 struct Calls {
     tokens: HashMap<u64, u64>,
-    /// Refused before the caller could note them.
+    /// Refused before the caller could note them: he does it as soon as his call returns, so there are never more than threads.
     early: HashMap<u64, Refusal>,
 }
 
@@ -88,6 +90,8 @@ struct Calls {
 #[derive(Default)]
 struct Parked {
     held: bool,
+    /// Since when.
+    since: Option<Instant>,
     closed: bool,
     grants: BTreeMap<LockName, (Arc<dyn LockClient>, Option<Lvb>)>,
 }
@@ -96,59 +100,6 @@ struct Parked {
 enum Late {
     Deliver(Arc<dyn LockClient>, Reply, Option<Lvb>),
     Retry(LockName, Instant),
-}
-
-/// The mode that means this state.
-fn mode(state: LockState) -> Mode {
-    match state {
-        LockState::Unlocked => Mode::Nl,
-        LockState::Shared => Mode::Pr,
-        LockState::Deferred => Mode::Cw,
-        LockState::Exclusive => Mode::Ex,
-    }
-}
-
-/// What a node may still hold when somebody waits for this mode.
-fn ceiling(wanted: Mode) -> LockState {
-    match wanted {
-        // Nobody is in the way of NL.
-        Mode::Nl => LockState::Exclusive,
-        Mode::Cr | Mode::Pr => LockState::Shared,
-        Mode::Cw => LockState::Deferred,
-        Mode::Pw | Mode::Ex => LockState::Unlocked,
-    }
-}
-
-/// The flags of a request (dlm.md 5.3).
-fn flags(request: &Request, fresh: bool) -> LockFlags {
-    let mut flags = LockFlags::empty();
-    flags.set(LockFlags::VALBLK, request.lvb.is_some());
-    flags.set(LockFlags::NOQUEUE | LockFlags::NOQUEUEBAST, request.no_queue && request.to != LockState::Unlocked);
-    let waits = request.to != LockState::Unlocked && request.from != LockState::Exclusive && !request.no_queue;
-    flags.set(LockFlags::QUECVT, waits && !fresh);
-    flags
-}
-
-/// What a completion means for the glock.
-fn reply(request: &Request, fresh: bool, c: &Completion) -> (Reply, Option<Lvb>) {
-    match c.status {
-        Status::Granted => {
-            let from = (!fresh).then(|| mode(request.from));
-            let told = request.lvb.is_some() && transfer(from, mode(request.to)) == Transfer::Return;
-            (
-                Reply::Granted,
-                told.then(|| if c.flags.contains(StatusFlags::VALNOTVALID) { Lvb::default() } else { lvb(c) }),
-            )
-        }
-        Status::Again | Status::Cancelled => (Reply::Refused, None),
-        Status::Deadlock => (Reply::Deadlock, None),
-        Status::Unlocked => (Reply::Failed, None),
-    }
-}
-
-/// The value block of a completion; zero where nobody has set one.
-pub(super) fn lvb(c: &Completion) -> Lvb {
-    c.lvb.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Lvb).unwrap_or_default()
 }
 
 impl Dlm {
@@ -166,6 +117,7 @@ impl Dlm {
             exempt: RwLock::default(),
             closed: AtomicBool::new(false),
             late,
+            heat: Heat::default(),
         });
         let weak = Arc::downgrade(&dlm);
         thread::Builder::new().name("locks late".into()).spawn(move || run_late(&weak, &inbox))?;
@@ -211,20 +163,49 @@ impl Dlm {
 
     /// From now on grants are held back.
     pub(super) fn hold(&self) {
-        self.parked.lock().held = true;
+        {
+            let mut parked = self.parked.lock();
+            parked.held = true;
+            parked.since = Some(Instant::now());
+        }
         self.held.store(true, Ordering::Release);
     }
     /// Grants are told again, those first that were held back.
     pub(super) fn release_held(&self) {
-        let grants = {
+        let (grants, since) = {
             let mut parked = self.parked.lock();
             parked.held = false;
             self.held.store(false, Ordering::Release);
-            std::mem::take(&mut parked.grants)
+            (std::mem::take(&mut parked.grants), parked.since.take())
         };
+        if let Some(since) = since {
+            tracing::info!(
+                "locks are granted again, after {} ms; {} waited",
+                since.elapsed().as_millis(),
+                grants.len()
+            );
+        }
         for (client, lvb) in grants.into_values() {
             client.completed(Reply::Granted, lvb);
         }
+    }
+    /// Everything that is waited for. Looks at every lock.
+    pub(super) fn waits(&self) -> Vec<Wait> {
+        let entries = self.entries.iter().filter_map(|entry| {
+            let pending = entry.pending.as_ref().filter(|p| p.request.to != LockState::Unlocked)?;
+            Some(Wait {
+                name: *entry.key(),
+                wants: pending.request.to,
+                since: pending.since.elapsed(),
+                held_back: false,
+            })
+        });
+        let mut all: Vec<Wait> = entries.collect();
+        let parked = self.parked.lock();
+        let since = parked.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let wants = LockState::Unlocked;
+        all.extend(parked.grants.keys().map(|name| Wait { name: *name, wants, since, held_back: true }));
+        all
     }
     /// How many grants are held back.
     #[cfg(test)]
@@ -273,7 +254,8 @@ impl Dlm {
         if fresh && request.to == LockState::Unlocked {
             return Answer::Done(Reply::Granted, None);
         }
-        let pending = |call| Some(Box::new(Pending { request, client: Arc::clone(client), fresh, call }));
+        let pending =
+            |call| Some(Box::new(Pending { request, client: Arc::clone(client), fresh, since: Instant::now(), call }));
         match ask(space, name, token, entry, &request) {
             Ok(Progress::Done(completion)) => {
                 let (reply, lvb) = entry.settle(&request, fresh, &completion);
@@ -285,6 +267,9 @@ impl Dlm {
             Ok(Progress::Pending(lock)) => {
                 entry.lock = lock;
                 entry.pending = pending(None);
+                if request.to != LockState::Unlocked {
+                    self.heat.wait(name);
+                }
             }
             Ok(Progress::Queued(call)) => match self.note_call(call, token) {
                 None => entry.pending = pending(Some(call)),
@@ -332,7 +317,7 @@ impl Dlm {
             return;
         }
         let Some(pending) = entry.pending.take() else { return };
-        let Pending { request, client, fresh, call } = *pending;
+        let Pending { request, client, fresh, call, .. } = *pending;
         if let Some(call) = call {
             self.forget_call(call);
         }
@@ -351,6 +336,9 @@ impl Dlm {
         let entry = name::name(token).and_then(|name| self.entries.get(&name));
         let client = entry.filter(|e| e.lock == lock).and_then(|e| e.client.upgrade());
         if let Some(client) = client {
+            if let Some(name) = name::name(token) {
+                self.heat.notice(name);
+            }
             client.blocking(ceiling(wanted));
         }
     }
@@ -360,7 +348,7 @@ impl Dlm {
         let token = {
             let mut calls = self.calls.lock();
             let token = calls.tokens.remove(&call);
-            if token.is_none() && calls.early.len() < EARLY_MAX {
+            if token.is_none() {
                 calls.early.insert(call, why);
             }
             token
@@ -510,47 +498,15 @@ impl LockManager for Dlm {
         true
     }
 
+    fn is_trusted(&self) -> bool {
+        self.space().is_some_and(LockSpace::is_trusted)
+    }
+
     fn serves_recovery(&self, name: LockName) {
         self.exempt.write().insert(name);
         let parked = self.parked.lock().grants.remove(&name);
         if let Some((client, lvb)) = parked {
             self.later(Late::Deliver(client, Reply::Granted, lvb));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use LockState::{Deferred, Exclusive, Shared, Unlocked};
-
-    /// dlm.md 5.3, the lower table.
-    #[test]
-    fn flags_of_transitions() {
-        let valued = |from, to, no_queue| Request { from, to, no_queue, lvb: Some(Lvb::default()) };
-        let (vb, qc) = (LockFlags::VALBLK, LockFlags::QUECVT);
-        let tries = LockFlags::NOQUEUE | LockFlags::NOQUEUEBAST;
-        for to in [Shared, Deferred, Exclusive] {
-            assert_eq!(flags(&valued(Unlocked, to, false), true), vb);
-            assert_eq!(flags(&valued(Unlocked, to, true), true), vb | tries);
-            assert_eq!(flags(&valued(Unlocked, to, false), false), vb | qc);
-        }
-        for (from, to) in [(Shared, Exclusive), (Shared, Deferred), (Deferred, Shared), (Deferred, Exclusive)] {
-            assert_eq!(flags(&valued(from, to, false), false), vb | qc);
-            assert_eq!(flags(&valued(from, to, true), false), vb | tries);
-        }
-        for (from, to) in [(Exclusive, Shared), (Exclusive, Deferred), (Exclusive, Unlocked), (Shared, Unlocked)] {
-            assert_eq!(flags(&valued(from, to, false), false), vb);
-        }
-        assert_eq!(
-            flags(&Request { from: Unlocked, to: Shared, no_queue: false, lvb: None }, true),
-            LockFlags::empty()
-        );
-    }
-
-    #[test]
-    fn notices_say_what_may_stay() {
-        let told = [Mode::Ex, Mode::Pr, Mode::Cw, Mode::Pw, Mode::Cr].map(ceiling);
-        assert_eq!(told, [Unlocked, Shared, Deferred, Unlocked, Shared]);
     }
 }

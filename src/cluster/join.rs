@@ -1,7 +1,7 @@
 //! [`Cluster`]: entering the lockspace, serving, leaving.
 
 use super::Recovery;
-use super::control::{Event, Refusal};
+use super::control::{Event, JIDS, Refusal};
 use super::core::Core;
 use super::direct::{Direct, Got};
 use super::freeze;
@@ -58,6 +58,8 @@ pub enum JoinError {
     Interrupted,
     /// The lockspace was lost meanwhile.
     Lost,
+    /// The journals that the lock table's control block has room for are all in use by others.
+    TooMany(Jid),
     /// No thread.
     Thread(std::io::Error),
 }
@@ -71,6 +73,9 @@ impl fmt::Display for JoinError {
             Self::Contended => f.write_str("another node is the first mounter and does not hold the control lock"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Lost => f.write_str("the lockspace was lost while mounting"),
+            Self::TooMany(jid) => {
+                write!(f, "this node would get journal {}, and the nodes of a cluster share {JIDS} at most", jid.0)
+            }
             Self::Thread(e) => write!(f, "cannot start a thread: {e}"),
         }
     }
@@ -149,6 +154,10 @@ impl Cluster {
             return Err(if stop() { JoinError::Interrupted } else { JoinError::NoSlot });
         };
         self.jid = Jid(jid);
+        if jid >= JIDS && !options.spectator {
+            // Its death could not be noted where all nodes look.
+            return Err(JoinError::TooMany(self.jid));
+        }
         core.feed(Event::Mount);
         let first = core.wait_for_mount(&stop)?;
         self.mounter = match (options.spectator, first) {
@@ -180,6 +189,9 @@ impl Cluster {
     pub fn manager(&self) -> Arc<dyn LockManager> {
         Arc::clone(&self.core.dlm) as _
     }
+    pub(super) fn dlm(&self) -> &super::dlm::Dlm {
+        &self.core.dlm
+    }
     /// The lockspace, for what is not a glock (POSIX locks, a dump).
     pub fn space(&self) -> Option<&LockSpace> {
         self.core.dlm.space()
@@ -195,6 +207,10 @@ impl Cluster {
     /// A node died while we mounted, and nobody replayed its journal: grants were refused. The mount is to begin again.
     pub fn was_disturbed(&self) -> bool {
         self.core.disturbed.load(Ordering::Acquire)
+    }
+    /// Other members of the lockspace.
+    pub fn others(&self) -> usize {
+        self.space().map_or(0, |space| space.inspect().members.len().saturating_sub(1))
     }
     /// We have withdrawn or were expelled.
     pub fn is_lost(&self) -> bool {
@@ -236,12 +252,13 @@ impl Cluster {
     }
 
     /// Nothing may be written any more and the journal is dirty: others shall replay it. Waits for about ten seconds, not to be
-    /// called with a lock held that [`Recovery::is_clean`] or [`Recovery::lost`] needs. Whoever calls it again hears how the first
-    /// call ended. Says [`Parting::Replayed`] at once when the cluster has lost us: it has seen to our journal. After [`Parting::Unreplayed`] the process has to end.
+    /// called with a lock held that [`Recovery::is_clean`] or [`Recovery::lost`] needs. Says [`Parting::Replayed`] at once when
+    /// the cluster has lost us: it has seen to our journal. After [`Parting::Unreplayed`] it may be called again, and tries again;
+    /// in the end the process has to end. After `Replayed` it does nothing.
     pub fn withdraw(&self) -> Parting {
         let mut ended = self.parting.lock();
-        if let Some(parting) = *ended {
-            return parting;
+        if *ended == Some(Parting::Replayed) {
+            return Parting::Replayed;
         }
         self.core.freeze.stop();
         let parting = withdraw::withdraw(&self.core).unwrap_or(Parting::Replayed);

@@ -9,6 +9,7 @@ use super::name;
 use crate::ids::Jid;
 use lockclient::flags::LockFlags;
 use lockclient::mode::Mode;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -72,7 +73,11 @@ fn recover(core: &Arc<Core>, jid: Jid) -> bool {
 /// Somebody withdrew and has let go of his journal; which one is not said.
 fn recover_others(core: &Arc<Core>) {
     let Some(journals) = core.recovery().map(|r| r.journals()) else { return };
-    for jid in (0..journals).filter(|jid| core.jid() != Some(Jid(*jid))) {
+    // Also one that was added after we had mounted: who withdraws is a member still.
+    let members = core.dlm.space().map(|space| space.inspect().members).unwrap_or_default();
+    let slots = members.iter().filter_map(|member| u32::from(member.slot).checked_sub(1));
+    let all: BTreeSet<u32> = (0..journals).chain(slots).collect();
+    for jid in all.into_iter().filter(|jid| core.jid() != Some(Jid(*jid))) {
         // A journal that is in use is its owner's affair: no second try, unless the machine says so.
         recover(core, Jid(jid));
     }

@@ -40,6 +40,8 @@ struct Disk {
     values: Mutex<BTreeMap<u64, u64>>,
     /// A replay does not go on while this is set.
     stuck: AtomicBool,
+    /// A write of whoever withdraws does not end while this is set.
+    writing: AtomicBool,
     /// Replays fail while this is set.
     broken: AtomicBool,
     frozen: AtomicU32,
@@ -85,6 +87,9 @@ impl Recovery for Volume {
     }
     fn is_clean(&self, jid: Jid) -> Result<bool> {
         Ok(!self.disk.is_dirty(jid.0))
+    }
+    fn is_quiet(&self) -> bool {
+        !self.disk.writing.load(Ordering::SeqCst)
     }
     fn freeze(&self) -> Result<()> {
         assert!(!self.frozen.swap(true, Ordering::SeqCst), "frozen twice");

@@ -69,6 +69,12 @@ impl Fs {
         self.flocks.step(node, |table| table.unlock(owner));
     }
 
+    /// Gives the locks up that nobody has used since the last call: to be called now and then.
+    pub fn rest_flocks(&self) {
+        let all: Vec<BlockAddr> = self.flocks.files.lock().keys().copied().collect();
+        all.into_iter().for_each(|addr| self.flocks.step(addr, Table::rest));
+    }
+
     /// Takes a request back that waits.
     pub fn cancel_flock(&self, node: BlockAddr, ticket: u64) {
         self.flocks.step(node, |table| table.cancel(ticket));
@@ -187,6 +193,8 @@ struct Table {
     pausing: bool,
     /// There are many tables: nothing is kept for later.
     crowded: bool,
+    /// Nobody has used it since it was last looked at.
+    rested: bool,
 }
 
 impl Table {
@@ -195,6 +203,7 @@ impl Table {
     }
 
     fn want(&mut self, waiter: Waiter) -> Vec<Act> {
+        self.rested = false;
         let held = self.holders.iter().position(|(owner, _)| *owner == waiter.owner);
         if let Some(at) = held {
             if self.holders[at].1 == waiter.exclusive {
@@ -203,6 +212,14 @@ impl Table {
             self.holders.swap_remove(at);
         }
         self.queue.push_back(waiter);
+        self.advance(Vec::new())
+    }
+
+    /// Gives the lock up that nobody has used since the last call.
+    fn rest(&mut self) -> Vec<Act> {
+        let idle = self.holders.is_empty() && self.queue.is_empty();
+        self.wanted |= idle && self.rested;
+        self.rested = idle;
         self.advance(Vec::new())
     }
 
@@ -381,7 +398,23 @@ mod tests {
         assert_eq!(says(&mut t, acts, Some(Reply::Granted)), ["EX->UN", "UN->EX", "grant 5"], "others come first");
         let acts = t.unlock(13);
         assert!(says(&mut t, acts, None).is_empty() && !t.is_unused(), "kept");
+        let acts = t.rest();
+        assert!(says(&mut t, acts, None).is_empty() && !t.is_unused(), "used a moment ago");
         let acts = t.blocking(LockState::Unlocked);
+        assert_eq!(says(&mut t, acts, Some(Reply::Granted)), ["EX->UN"]);
+        assert!(t.is_unused());
+    }
+
+    #[test]
+    fn what_nobody_uses_is_given_up() {
+        let mut t = Table::default();
+        let acts = t.want(waiter(1, 10, true, true));
+        says(&mut t, acts, Some(Reply::Granted));
+        let (first, second) = (t.rest(), t.rest());
+        assert!(first.is_empty() && second.is_empty(), "held");
+        t.unlock(10);
+        assert!(t.rest().is_empty(), "used a moment ago");
+        let acts = t.rest();
         assert_eq!(says(&mut t, acts, Some(Reply::Granted)), ["EX->UN"]);
         assert!(t.is_unused());
     }

@@ -102,6 +102,9 @@ impl Fs {
         drop(space);
         self.vol.rgrps.release(&mut apart);
         self.nodes.remember(inode.inum, in_use);
+        if let Some(names) = &self.names {
+            names.note(inode.inum.addr, dir.inum.addr, name);
+        }
         Attr::of(self, &inode)
     }
 

@@ -38,6 +38,9 @@ impl Fs {
             ));
         }
         self.nodes.remember(entry.inum, self.vol.use_inode(entry.inum.addr)?);
+        if let Some(names) = &self.names {
+            names.note(entry.inum.addr, parent, name);
+        }
         drop(dir);
         Ok(attr)
     }

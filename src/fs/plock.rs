@@ -34,10 +34,10 @@ pub type Found = Box<dyn FnOnce(Result<Option<Plock>>) + Send>;
 /// Keeps the byte-range locks of a filesystem. No method waits, and what is to be told may be told before it returns.
 pub trait Plocks: Send + Sync {
     /// Locks a range for an owner, whatever it had there before. Told `WouldBlock` when it may not `wait` and would have to,
-    /// `Interrupted` when it was cancelled.
-    fn lock(&self, lock: Plock, wait: bool, done: LockDone);
+    /// `Interrupted` when it was cancelled. `ticket` names the request for [`Plocks::cancel`] and must be one of its own.
+    fn lock(&self, lock: Plock, ticket: u64, wait: bool, done: LockDone);
     /// Takes a request back that waits; if it is granted already, it stays so.
-    fn cancel(&self, lock: Plock);
+    fn cancel(&self, inode: BlockAddr, ticket: u64);
     /// Unlocks a range of an owner.
     fn unlock(&self, lock: Plock, done: LockDone);
     /// Drops all locks and requests of an owner of that inode.

@@ -54,6 +54,11 @@ pub trait LockManager: Send + Sync {
     fn release(&self, name: LockName);
     /// False when nobody else can want these locks, so that nothing need be synced or forgotten before one is dropped.
     fn is_shared(&self) -> bool;
+    /// False while others may have declared this node dead and gone on without it: nothing may be written then. Cheap, and to be
+    /// asked before each write.
+    fn is_trusted(&self) -> bool {
+        true
+    }
     /// This lock is needed to replay the journal of a dead node: it is granted even while other locks are held back until that
     /// is done. To be said once of each journal's inode, and of whatever else a replay locks.
     fn serves_recovery(&self, _name: LockName) {}

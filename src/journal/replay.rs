@@ -22,13 +22,12 @@ const WINDOW: usize = 1 << 20;
 const COUNTED_REVOKES: usize = 1 << 20;
 
 /// What becomes of the counters of a dead node's last commit, which it had not added to the master file (ondisk.md 7.2).
-pub enum Settle<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
     /// They are added to the master file and cleared, on the device: nobody else uses the volume.
     InPlace,
-    /// They stay in that node's file, whose next user adds them.
+    /// They stay in that node's file: whoever uses it next adds them, or [`take_over`](crate::statfs::Statfs::take_over).
     Stay,
-    /// Whoever is asked adds them to his own and clears the dead node's file (its dinode is given).
-    Hand(&'a dyn Fn(StatfsChange, BlockAddr) -> Result<()>),
 }
 
 /// A journal that was examined: how its log stands.
@@ -69,6 +68,10 @@ impl UnrecoveredJournal {
         }
         Ok(Self { cache: cache.clone(), place, map, head })
     }
+    /// Where it lies.
+    pub fn place(&self) -> &JournalPlace {
+        &self.place
+    }
     /// True when the newest header says UNMOUNT.
     pub fn is_clean(&self) -> bool {
         self.head.is_clean()
@@ -78,10 +81,10 @@ impl UnrecoveredJournal {
     /// Cached copies of replayed blocks are dropped. A dirty one is an error (`Busy`): the caller has synced and given up
     /// whatever the dead node had locked, and the master statfs file.
     pub fn recover(self, by: Jid, clock: &dyn Clock) -> Result<(CleanJournal, Replayed)> {
-        self.recover_with(by, clock, &Settle::InPlace)
+        self.recover_with(by, clock, Settle::InPlace)
     }
     /// The same where other nodes are at work.
-    pub fn recover_with(self, by: Jid, clock: &dyn Clock, settle: &Settle<'_>) -> Result<(CleanJournal, Replayed)> {
+    pub fn recover_with(self, by: Jid, clock: &dyn Clock, settle: Settle) -> Result<(CleanJournal, Replayed)> {
         if self.is_clean() {
             let Self { place, map, head, .. } = self;
             return Ok((CleanJournal { place, map, head }, Replayed { clean: true, ..Replayed::default() }));
@@ -253,19 +256,11 @@ impl UnrecoveredJournal {
     }
 
     /// The dead node's local statfs, as of its last commit, is accounted for (ondisk.md 7.2).
-    fn settle_statfs(&self, settle: &Settle<'_>) -> Result<()> {
-        if self.head.local == (0, 0, 0) {
+    fn settle_statfs(&self, settle: Settle) -> Result<()> {
+        if self.head.local == (0, 0, 0) || settle == Settle::Stay {
             return Ok(());
         }
         let (total, free, dinodes) = self.head.local;
-        match settle {
-            Settle::InPlace => {}
-            Settle::Stay => return Ok(()),
-            Settle::Hand(to) => {
-                let change = StatfsChange { total: total.into(), free: free.into(), dinodes: dinodes.into() };
-                return to(change, self.place.statfs_change);
-            }
-        }
         self.edit_statfs(self.place.master_statfs, |s| {
             s.total.set(s.total.get().saturating_add(total));
             s.free.set(s.free.get().saturating_add(free));

@@ -45,13 +45,17 @@ struct Common {
 Mount options:
   generic          ro rw noatime relatime strictatime nosuid nodev noexec
                    remount nofail _netdev x-*
-  locking          lockproto=lock_nolock locktable=CLUSTER:NAME hostdata=jid=N
+  locking          lockproto=lock_nolock|lock_dlm locktable=CLUSTER:NAME
+                   hostdata=jid=N
+  cluster          cluster=FILE (default /etc/gfs2r/cluster.toml) node=NAME
+                   localflocks (flock and fcntl locks hold on this node only)
   recovery         spectator norecovery errors=withdraw|panic
   data             data=ordered|writeback barrier nobarrier discard commit=S
   permissions      acl noacl suiddir
   quota            quota=off|account|on quota_quantum=S
   statfs           statfs_quantum=S statfs_percent=P
   of gfs2r         fg (stay in the foreground) cache=SIZE
+                   metrics=[ADDR:]PORT (Prometheus; this host alone without ADDR)
 
 Environment:
   GFS2R_LOG        what is logged: error, warn, info, debug or a tracing filter
@@ -123,10 +127,12 @@ pub fn mount_main() -> ExitCode {
 
 /// `mount.gfs2r` in the foreground, with a device of the caller's in front of the disk: how tests see what a bad disk does.
 /// `args`: as `mount.gfs2r` takes them, its name first.
-pub fn mount_on(args: Vec<OsString>, front: Front<'_>) -> Result<(), String> {
+pub fn mount_on(args: Vec<OsString>, front: Front) -> Result<(), String> {
     let args = MountArgs::try_parse_from(args).map_err(|e| e.to_string())?;
-    let options = MountOptions::parse(&args.options.join(","), args.sloppy).map_err(|e| e.to_string())?;
-    daemon::run(plan::plan(&args.spec, &args.dir, options)?, Some(front), false, || Ok(()))
+    let list = args.options.join(",");
+    let options = MountOptions::parse(&list, args.sloppy).map_err(|e| e.to_string())?;
+    let plan = plan::Plan { front: Some(front), ..plan::plan(&args.spec, &args.dir, options)? };
+    daemon::run(plan, (&list, args.sloppy), false, || Ok(()))
 }
 
 /// `umount.gfs2r`.
@@ -198,16 +204,24 @@ fn mount(args: &MountArgs) -> Result<ExitCode, (u8, String)> {
     if args.fake {
         return Ok(ExitCode::SUCCESS);
     }
+    let words = (list.as_str(), args.sloppy);
     if child {
+        let started_by = std::env::var(CHILD).ok();
+        // When whoever waits for us is interrupted, so are we.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .map_err(|e| (EXIT_SYSTEM, e.to_string()))?;
+        if rustix::process::getppid().map(|pid| pid.as_raw_pid().to_string()) != started_by {
+            return Ok(ExitCode::from(EXIT_FAILED));
+        }
         // A new session: signals of the terminal are not meant for the daemon. It fails only for a session's leader.
         if let Err(e) = rustix::process::setsid() {
             eprintln!("mount.gfs2r: new session: {e}");
         }
         std::env::set_current_dir("/").map_err(|e| (EXIT_SYSTEM, e.to_string()))?;
-        return daemon::run(plan, None, true, daemon::detach).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
+        return daemon::run(plan, words, true, daemon::detach).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
     }
     if foreground {
-        return daemon::run(plan, None, false, || Ok(())).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
+        return daemon::run(plan, words, false, || Ok(())).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
     }
     drop(plan);
     let code = start_child().map_err(|e| (EXIT_SYSTEM, format!("cannot start the daemon: {}", client::words(&e))))?;
@@ -222,7 +236,7 @@ fn start_child() -> std::io::Result<u8> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg0("mount.gfs2r")
         .args(std::env::args_os().skip(1))
-        .env(CHILD, "1")
+        .env(CHILD, std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -230,8 +244,11 @@ fn start_child() -> std::io::Result<u8> {
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line)?;
     }
-    if line.trim() == "ok" {
-        return Ok(0);
+    match line.trim() {
+        "ok" => return Ok(0),
+        // It goes on with other volumes.
+        "failed" => return Ok(EXIT_FAILED),
+        _ => {}
     }
     let status = child.wait()?;
     if let Some(signal) = status.signal() {

@@ -82,7 +82,13 @@ impl Mounted {
                 Ok(status) => return status,
                 Err(_) => "unknown",
             },
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => "dead",
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                if let Some((source, what)) = rundir::waiting(&self.folder) {
+                    let log = super::log::place(&self.folder.join("log"));
+                    return json!({ "directory": self.target, "source": source, "state": "mounting", "waiting_for": what, "log": log });
+                }
+                "dead"
+            }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => "unknown",
             Err(_) => "hung",
         };

@@ -1,36 +1,51 @@
 //! The control socket: one request line, one answer line, `ok [JSON]` or `error WHY`. Only root can connect.
 
 use super::live::Live;
-use super::{dlm, live, remount};
+use super::{dlm, live, remount, rundir, watch};
 use crate::quota::Who;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Connections that are served at the same time: a question must be answered while a freeze waits.
 const CONNECTIONS_MAX: usize = 16;
 
-/// Listens on `path` in a thread of its own until the process ends.
-pub(super) fn listen(path: &Path, live: Arc<Live>) -> io::Result<()> {
-    // Nobody but root may connect, from the first moment. Nothing else makes files now.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = listener?;
+/// Answers as long as it lives.
+pub(super) struct Listening {
+    path: PathBuf,
+    ends: Arc<AtomicBool>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        // So that the thread looks; if nobody listens any more it need not.
+        let _woken = UnixStream::connect(&self.path);
+    }
+}
+
+/// Listens on `path` in a thread of its own.
+pub(super) fn listen(path: &Path, live: Arc<Live>) -> io::Result<Listening> {
+    let listener = rundir::listen(path)?;
     let busy = Arc::new(AtomicUsize::new(0));
+    let ends = Arc::new(AtomicBool::new(false));
+    let listening = Listening { path: path.to_owned(), ends: Arc::clone(&ends) };
     std::thread::Builder::new().name("gfs2r-control".into()).spawn(move || {
         for stream in listener.incoming() {
+            if ends.load(Ordering::Acquire) {
+                return;
+            }
             let served = stream.and_then(|stream| start(stream, &live, &busy));
             if let Err(e) = served {
                 tracing::debug!("control connection: {e}");
             }
         }
     })?;
-    Ok(())
+    Ok(listening)
 }
 
 fn start(mut stream: UnixStream, live: &Arc<Live>, busy: &Arc<AtomicUsize>) -> io::Result<()> {
@@ -75,6 +90,7 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
         "ping" => Ok(Value::Null),
         "status" => Ok(live.status()),
         "glocks" => Ok(json!(live.glocks())),
+        "top" => Ok(watch::answer(live)),
         "dlm" => dlm::answer(live.dlm.as_ref(), rest),
         "sync" => done(fs.sync()),
         "freeze" | "thaw" | "remount" => {

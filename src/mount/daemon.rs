@@ -1,12 +1,13 @@
 //! The life of a mount.
 
-use super::cluster::{self, ForPeers, Joined};
+use super::cluster::{self, ForPeers, Host, Joined};
+use super::host::{self, Hosting, Place, Role};
 use super::keeper::Keeper;
 use super::live::Live;
 use super::options::MountOptions;
-use super::plan::{Front, Plan};
-use super::rundir::RunDir;
-use super::{client, control, log};
+use super::plan::Plan;
+use super::rundir::{self, RunDir};
+use super::{client, control, log, metrics};
 use crate::clock::SystemClock;
 use crate::device::{BlockDevice, ReadAhead};
 use crate::fuse::{self, AtimeSwitch, Disk, MountSpec, Policy, Service};
@@ -16,22 +17,81 @@ use crate::volume::{self, Opened};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-/// Mounts and serves until unmounted. `ready` is called once the mount is usable.
+/// How long whoever unmounts waits for the last user of a volume in a daemon that goes on with others.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// Mounts and serves until unmounted. `ready` is called once the mount is usable. `words`: the options as they were given.
 pub(super) fn run(
     plan: Plan,
-    front: Option<Front<'_>>,
+    words: (&str, bool),
     background: bool,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), String> {
-    let (source, target) = (plan.source.clone(), plan.target.clone());
+    let source = plan.source.clone();
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
-    // By the name in the cluster, as the kernel's; a volume without one by its UUID.
-    let name = plan.options.locktable.clone().filter(|t| !t.is_empty()).unwrap_or_else(|| plan.id.name());
-    let run_dir = RunDir::claim(&name, &target).map_err(|e| match e.kind() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let waiting = |what: Option<&str>| {
+        if let Some(what) = what {
+            eprintln!("mount.gfs2r: {}: {what}", source.display());
+        }
+    };
+    let start_log = |file: &Path| if background { log::to_system(file) } else { Ok(log::to_stderr()) };
+    let Some(who) = plan.cluster.as_ref().map(cluster::Plan::who) else {
+        let run_dir = claim(&plan)?;
+        start_log(&run_dir.log()).map_err(|e| say(&e))?;
+        return serve_volume(plan, run_dir, None, &stop, &waiting, ready);
+    };
+    let dir = match host::find_role(&plan, &who, words).map_err(|why| why_of(&source, why))? {
+        Role::Host(dir) => dir,
+        Role::HandedOver(folder) => {
+            ready().map_err(|e| say(&e))?;
+            return match folder.map(rundir::end_of) {
+                Some(end) if !background => end.and_then(rundir::End::wait).map(|_| ()).map_err(|e| say(&e)),
+                _ => Ok(()),
+            };
+        }
+    };
+    start_log(&dir.log()).map_err(|e| say(&e))?;
+    // Read by `find_role` before; still there.
+    let part = plan.cluster.as_ref().ok_or("no cluster")?;
+    let hosting = Hosting::new(Host::start(part).map_err(|e| say(&e))?);
+    let place = hosting.enter().ok_or("the daemon ends")?;
+    host::listen(&dir.control(), Arc::clone(&hosting)).map_err(|e| say(&client::words(&e)))?;
+    let served =
+        claim(&plan).and_then(|run_dir| serve_volume(plan, run_dir, Some(Arc::clone(&place)), &stop, &waiting, ready));
+    place.leave();
+    if let (Err(why), true) = (&served, !hosting.is_ending()) {
+        // Other volumes have come meanwhile: this process goes on with them.
+        eprintln!("mount.gfs2r: {why}");
+        if background && let Err(e) = fail_and_detach() {
+            tracing::debug!("telling that the mount failed: {e}");
+        }
+    }
+    hosting.wait();
+    hosting.host.end();
+    if let Err(e) = dir.remove(served.is_err()) {
+        tracing::warn!("runtime state cannot be tidied: {e}");
+    }
+    served
+}
+
+/// With what it is about, unless it is said already.
+fn why_of(source: &Path, why: String) -> String {
+    let prefix = source.display().to_string();
+    if why.starts_with(&prefix) { why } else { format!("{prefix}: {why}") }
+}
+
+/// The runtime folder of a volume.
+pub(super) fn claim(plan: &Plan) -> Result<RunDir, String> {
+    let say = |e: &dyn std::fmt::Display| format!("{}: {e}", plan.source.display());
+    let name = name_of(plan);
+    RunDir::claim(&name, &plan.target).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => {
             say(&format!("already mounted here (or a volume of the same name '{name}' is)"))
         }
@@ -39,22 +99,104 @@ pub(super) fn run(
             let root = super::rundir::root();
             say(&format!("cannot keep runtime state in {}: {}", root.display(), client::words(&e)))
         }
-    })?;
-    if background {
-        log::to_system(&run_dir.log()).map_err(|e| say(&e))?;
-    } else {
-        log::to_stderr();
+    })
+}
+
+/// By the name in the cluster, as the kernel's; a volume without one by its UUID.
+fn name_of(plan: &Plan) -> String {
+    plan.options.locktable.clone().filter(|t| !t.is_empty()).unwrap_or_else(|| plan.id.name())
+}
+
+/// SIGINT and SIGTERM set a flag as long as this lives.
+struct Stops(Vec<signal_hook::SigId>);
+
+impl Stops {
+    fn watch(stop: &Arc<AtomicBool>) -> io::Result<Self> {
+        let all = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM].into_iter();
+        all.map(|signal| signal_hook::flag::register(signal, Arc::clone(stop))).collect::<io::Result<_>>().map(Self)
     }
-    let (session, live) = match bring_up(plan, front) {
+}
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        for id in self.0.drain(..) {
+            // It was registered above.
+            let _was_there = signal_hook::low_level::unregister(id);
+        }
+    }
+}
+
+/// A volume's life, from its plan to its end. `stop` gives up a mount that waits; `waiting` is told what for, and when that is over.
+pub(super) fn serve_volume(
+    plan: Plan,
+    run_dir: RunDir,
+    place: Option<Arc<Place>>,
+    stop: &Arc<AtomicBool>,
+    waiting: &(dyn Fn(Option<&str>) + Sync),
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), String> {
+    let served = mount_and_serve(plan, run_dir, place.as_ref(), stop, waiting, ready);
+    let is_last = place.is_none_or(|place| place.leave());
+    let Closed { run_dir, volume } = served?;
+    if is_last {
+        // The process ends, and with it the lock of the folder, for which whoever unmounts waits.
+        std::mem::forget(run_dir);
+        return Ok(());
+    }
+    // The device is to be closed when whoever unmounts hears of it.
+    let until = Instant::now() + LETTING_GO;
+    while volume.strong_count() > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    run_dir.release().map_err(|e| e.to_string())
+}
+
+/// A volume that is closed in order: its folder, whose lock is still held, and whoever may still use it.
+struct Closed {
+    run_dir: RunDir,
+    volume: Weak<Opened>,
+}
+
+/// From a plan to the end of what is mounted.
+fn mount_and_serve(
+    plan: Plan,
+    run_dir: RunDir,
+    place: Option<&Arc<Place>>,
+    stop: &Arc<AtomicBool>,
+    waiting: &(dyn Fn(Option<&str>) + Sync),
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<Closed, String> {
+    let (source, target, name) = (plan.source.clone(), plan.target.clone(), name_of(&plan));
+    let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
+    if let Some(cluster) = &plan.cluster {
+        run_dir.share_log(&cluster.who()).map_err(|e| say(&e))?;
+    }
+    let stops = Stops::watch(stop).map_err(|e| say(&e))?;
+    let wait = |what: Option<&str>| {
+        run_dir.set_waiting(what, &source);
+        if let Some(what) = what {
+            tracing::warn!("{}: {what}", source.display());
+        }
+        waiting(what);
+    };
+    let (session, live) = match bring_up(plan, place, stop, &wait) {
         Ok(up) => up,
         Err(e) => return Err(say(&give_up(run_dir, e))),
     };
-    let serving = control::listen(&run_dir.control(), Arc::clone(&live)).and_then(|()| {
+    let serving = control::listen(&run_dir.control(), Arc::clone(&live)).and_then(|listener| {
+        if let Some(address) = live.options.lock().metrics {
+            metrics::serve(address, &live)
+                .map_err(|e| io::Error::other(format!("metrics={address}: {}", client::words(&e))))?;
+        }
         let keeper = Keeper::start(&live)?;
+        drop(stops);
+        if stop.load(Ordering::Acquire) {
+            return Err(io::Error::other("interrupted"));
+        }
         tracing::info!(source = %source.display(), target = %target.display(), table = %name, "mounted");
-        ready().map(|()| keeper)
+        ready().map(|()| (keeper, listener))
     });
-    let keeper = match serving {
+    let (keeper, listener) = match serving {
         Ok(keeper) => keeper,
         Err(e) => {
             let why = undo(session, &live, &client::words(&e));
@@ -71,25 +213,40 @@ pub(super) fn run(
     let result = live.close().map_err(|e| e.to_string());
     // Now the disk is clean: whoever waits in umount(2) may go on.
     drop(served);
-    let parting = match &result {
-        Ok(()) => run_dir.remove(),
+    drop(listener);
+    let volume = Arc::downgrade(&live.opened);
+    drop(live);
+    tracing::info!(source = %source.display(), "unmounted");
+    match result {
+        Ok(()) => {
+            if let Err(e) = run_dir.remove() {
+                tracing::warn!("runtime state cannot be tidied: {e}");
+            }
+            Ok(Closed { run_dir, volume })
+        }
         Err(e) => {
             tracing::error!("{e}");
-            run_dir.leave_error(e)
+            if let Err(e) = run_dir.leave_error(&e) {
+                tracing::warn!("runtime state cannot be tidied: {e}");
+            }
+            if place.is_none() {
+                std::mem::forget(run_dir);
+            }
+            Err(say(&e))
         }
-    };
-    if let Err(e) = parting {
-        tracing::warn!("runtime state cannot be tidied: {e}");
     }
-    tracing::info!(source = %source.display(), "unmounted");
-    result.map_err(|e| say(&e))
 }
 
 /// From a plan to a mounted filesystem whose requests wait to be served.
-fn bring_up(plan: Plan, front: Option<Front<'_>>) -> Result<(fuse::Session, Arc<Live>), String> {
+fn bring_up(
+    plan: Plan,
+    place: Option<&Arc<Place>>,
+    stop: &Arc<AtomicBool>,
+    waiting: &(dyn Fn(Option<&str>) + Sync),
+) -> Result<(fuse::Session, Arc<Live>), String> {
     // Before the journal is replayed: whoever else has it mounted must not lose anything.
     let claim = plan.claim()?;
-    let Plan { source, target, options, device, id, block_device, cluster } = plan;
+    let Plan { source, target, options, device, id, block_device, cluster, front } = plan;
     let device: Arc<dyn BlockDevice> = Arc::new(device);
     let device = front.map_or(Arc::clone(&device), |front| front(device));
     let (opened, joined) = match cluster {
@@ -100,8 +257,9 @@ fn bring_up(plan: Plan, front: Option<Front<'_>>) -> Result<(fuse::Session, Arc<
             (opened, None)
         }
         Some(cluster) => {
-            let waiting = |what: &str| eprintln!("mount.gfs2r: {}: {what}", source.display());
-            let (opened, joined) = open_shared(&cluster, device, &options, &waiting)?;
+            let place = place.ok_or("no lock manager")?;
+            let join = || place.host().join(&cluster, options.open.spectator, stop, waiting);
+            let (opened, joined) = open_shared(&join, device, &options)?;
             if !options.cluster.local_flocks {
                 joined.keep_plocks(&opened);
             }
@@ -135,6 +293,7 @@ fn bring_up(plan: Plan, front: Option<Front<'_>>) -> Result<(fuse::Session, Arc<
         // A crash may have left some.
         orphans: Arc::new(AtomicBool::new(true)),
         joined: Mutex::new(joined),
+        place: place.cloned(),
     };
     match fuse::mount(&spec, service, claim) {
         Ok(session) => {
@@ -164,13 +323,12 @@ fn undo(session: fuse::Session, live: &Live, why: &str) -> String {
 
 /// Joins the cluster and opens the volume as one of many; again from the start when another node dies meanwhile.
 fn open_shared(
-    cluster: &cluster::Plan,
+    join: &dyn Fn() -> Result<Joined, String>,
     device: Arc<dyn BlockDevice>,
     options: &MountOptions,
-    waiting: &(dyn Fn(&str) + Sync),
 ) -> Result<(Opened, Joined), String> {
     loop {
-        let mut joined = cluster.join(options.open.spectator, waiting)?;
+        let joined = join()?;
         let part = &joined.cluster;
         let open = volume::OpenOptions { jid: part.jid(), ..options.open.clone() };
         let clock = Arc::new(SystemClock);
@@ -200,7 +358,7 @@ fn policy(options: &MountOptions, shared: bool) -> Policy {
 /// Leaves no runtime state behind when the mount failed; the reason again.
 fn give_up(run_dir: RunDir, why: String) -> String {
     tracing::error!("not mounted: {why}");
-    match run_dir.remove() {
+    match run_dir.remove().and_then(|()| run_dir.release()) {
         Ok(()) => why,
         Err(e) => format!("{why} (and runtime state cannot be tidied: {e})"),
     }
@@ -223,16 +381,40 @@ pub(super) fn leave(live: &Live) {
         Ok(_) => tracing::warn!("{} is in use: it was detached", live.target.display()),
         Err(e) => tracing::error!("{} cannot be unmounted: {e}", live.target.display()),
     }
-    if let Err(e) = live.close() {
+    let closed = live.close();
+    if let Err(e) = &closed {
         tracing::error!("closing the volume: {e}");
-        std::process::exit(1);
     }
-    std::process::exit(0);
+    if let Some(folder) = rundir::find(&live.target).filter(|_| closed.is_ok())
+        && let Err(e) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!("runtime state cannot be tidied: {e}");
+    }
+    if let Some(place) = &live.place {
+        if !place.leave() {
+            // Other volumes are served still.
+            return;
+        }
+        place.host().end();
+    }
+    std::process::exit(i32::from(closed.is_err()));
 }
 
 /// Says on stdout that the mount is usable, then lets go of the terminal.
 pub(super) fn detach() -> io::Result<()> {
-    io::stdout().write_all(b"ok\n")?;
+    // From here on the daemon lives longer than who started it.
+    rustix::process::set_parent_process_death_signal(None)?;
+    let_go(b"ok\n")
+}
+
+/// Says on stdout that the mount has failed, then lets go of the terminal.
+fn fail_and_detach() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(None)?;
+    let_go(b"failed\n")
+}
+
+fn let_go(word: &[u8]) -> io::Result<()> {
+    io::stdout().write_all(word)?;
     io::stdout().flush()?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;

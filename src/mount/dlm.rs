@@ -12,18 +12,30 @@ pub(super) struct Dlm {
     space: LockSpace,
     /// The nodes' names by their numbers.
     names: BTreeMap<u32, String>,
+    /// We have no journal.
+    spectator: bool,
 }
 
 impl Dlm {
     /// For a mount with `lock_dlm`: its node and the lockspace it has joined.
-    pub(super) fn new(node: Inspector, space: LockSpace, names: BTreeMap<u32, String>) -> Self {
-        Self { node, space, names }
+    pub(super) fn new(node: Inspector, space: LockSpace, names: BTreeMap<u32, String>, spectator: bool) -> Self {
+        Self { node, space, names, spectator }
+    }
+
+    /// A node's name.
+    pub(super) fn name_of(&self, node: u32) -> String {
+        self.names.get(&node).cloned().unwrap_or_else(|| node.to_string())
+    }
+
+    /// Our own name.
+    pub(super) fn own_name(&self) -> String {
+        self.name_of(self.space.node().0)
     }
 
     /// What `gfs2r status` shows of the cluster: nodes, quorum, who has which journal. Null when the lock manager has ended.
-    pub(super) fn summary(&self) -> Value {
+    pub(super) fn summary(&self, demand: (u64, u64)) -> Value {
         let Some(view) = self.node.inspect() else { return Value::Null };
-        let name = |node: u32| self.names.get(&node).cloned().unwrap_or_else(|| node.to_string());
+        let name = |node: u32| self.name_of(node);
         let space = self.space.inspect();
         let state = |node: &ClusterNode| match node {
             _ if space.members.iter().any(|m| m.node == node.node) => "mounted",
@@ -37,18 +49,23 @@ impl Dlm {
             .membership
             .nodes
             .iter()
-            .map(|n| json!({ "id": n.node, "name": name(n.node), "state": state(n) }))
+            .map(|n| {
+                json!({
+                    "id": n.node, "name": name(n.node), "state": state(n), "fence_failures": n.fence_failures,
+                })
+            })
             .collect();
         let journals: Vec<Value> = space
             .members
             .iter()
-            .filter(|m| m.slot > 0)
+            .filter(|m| m.slot > 0 && !(self.spectator && m.node == view.node))
             .map(|m| json!({ "journal": m.slot - 1, "node": name(m.node) }))
             .collect();
         json!({
             "node": name(view.node), "quorate": view.quorate, "generation": space.generation,
             "locks": if space.running { "running" } else { "recovering" }, "recovery_step": space.recovery_step,
-            "nodes": nodes, "journals": journals,
+            "nodes": nodes, "journals": journals, "notices": demand.0, "waits": demand.1,
+            "lock_records": space.locks,
         })
     }
 }

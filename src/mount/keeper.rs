@@ -4,10 +4,11 @@ use super::daemon::leave;
 use super::live::Live;
 use super::options::OnError;
 use super::table;
+use crate::cluster::Parting;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -57,11 +58,15 @@ impl PageCache {
 /// How long an unmount waits for inodes without a name to be deleted; what is left the next mount deletes.
 const TIDYING: Duration = Duration::from_secs(10);
 
+/// How long a lock of flock(2) that nobody uses is kept at least.
+const RESTING: Duration = Duration::from_secs(30);
+
 /// The threads that do it.
 pub(super) struct Keeper {
     stopped: Arc<AtomicBool>,
     hurry: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
+    live: Weak<Live>,
     signals: signal_hook::iterator::Handle,
 }
 
@@ -78,18 +83,25 @@ impl Keeper {
             }
         })?;
         let stopped = Arc::new(AtomicBool::new(false));
+        let (for_parting, until) = (Arc::clone(live), Arc::clone(&stopped));
+        // Of its own: what others wait for must not wait for what the keeper is at.
+        std::thread::Builder::new().name("gfs2r-parting".into()).spawn(move || part(&for_parting, &until))?;
+        let weak = Arc::downgrade(live);
         let (live, stop) = (Arc::clone(live), Arc::clone(&stopped));
         let hurry = Arc::new(AtomicBool::new(false));
         let in_a_hurry = Arc::clone(&hurry);
         let thread =
             std::thread::Builder::new().name("gfs2r-keeper".into()).spawn(move || keep(&live, &stop, &in_a_hurry))?;
-        Ok(Self { stopped, hurry, thread, signals: handle })
+        Ok(Self { stopped, hurry, thread, live: weak, signals: handle })
     }
 
     pub(super) fn stop(self) {
         self.stopped.store(true, Ordering::Release);
         self.signals.close();
         self.thread.thread().unpark();
+        if let Some(live) = self.live.upgrade() {
+            live.opened.fs.volume().cache.health().rouse();
+        }
         // Whoever unmounts at once finds a clean disk, unless there is very much to be deleted.
         let until = Instant::now() + TIDYING;
         while !self.thread.is_finished() && Instant::now() < until {
@@ -102,14 +114,56 @@ impl Keeper {
     }
 }
 
+/// How often a withdrawal is tried that nobody has answered, and how often while there are others who could.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+const TRIES: u32 = 3;
+
+/// Waits until the volume withdraws; then sees to it that others get its journal, and its locks after that.
+fn part(live: &Live, stop: &AtomicBool) {
+    let health = live.opened.fs.volume().cache.health();
+    let cause = loop {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(cause) = health.await_failure(Duration::from_secs(1)) {
+            break cause;
+        }
+    };
+    tracing::error!("withdrawn: {cause}");
+    let panics = || live.options.lock().on_error == OnError::Panic;
+    let mut tries = 0;
+    while live.withdraw() == Parting::Unreplayed && !panics() {
+        tries += u32::from(live.cluster().is_some_and(|part| part.others() > 0));
+        if tries >= TRIES {
+            // They wait for our locks, and are to learn that nobody can give them.
+            tracing::error!("the other nodes do not replay our journal: the daemon ends, so that they notice");
+            std::process::abort();
+        }
+        let until = Instant::now() + TRY_AGAIN;
+        while Instant::now() < until {
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    while !stop.load(Ordering::Acquire) {
+        if panics() {
+            tracing::error!("errors=panic: the daemon ends");
+            std::process::abort();
+        }
+        // A remount may ask for it.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Until `stop`; what it deletes it leaves half done only in a `hurry`.
 fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
     let opened = &live.opened;
     let mut page_cache = PageCache::of(&live.target);
     page_cache.raise_readahead();
     page_cache.limit_writes(opened.fs.space().free_bytes());
-    let mut last = Instant::now();
-    let mut told = false;
+    let (mut last, mut rested) = (Instant::now(), Instant::now());
     loop {
         if !opened.is_read_only() && live.orphans.swap(false, Ordering::AcqRel) {
             match opened.fs.reclaim_orphans(hurry) {
@@ -123,23 +177,17 @@ fn keep(live: &Live, stop: &AtomicBool, hurry: &AtomicBool) {
         }
         std::thread::park_timeout(Duration::from_secs(1));
         page_cache.limit_writes(opened.fs.space().free_bytes());
-        if let Some(cause) = opened.fs.volume().journal.withdrawn() {
-            if !told {
-                tracing::error!("withdrawn: {cause}");
-                told = true;
-                // The others replay our journal; until then they wait for what we had locked.
-                live.withdraw();
-            }
-            if live.options.lock().on_error == OnError::Panic {
-                tracing::error!("errors=panic: the daemon ends");
-                std::process::abort();
-            }
+        if opened.fs.volume().journal.withdrawn().is_some() {
             continue;
         }
         if !opened.is_read_only()
             && let Err(e) = opened.fs.delete_left()
         {
             tracing::warn!("deleting unlinked inodes failed: {e}");
+        }
+        if rested.elapsed() >= RESTING {
+            rested = Instant::now();
+            opened.fs.rest_flocks();
         }
         let quantum = {
             let options = live.options.lock();

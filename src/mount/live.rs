@@ -2,6 +2,7 @@
 
 use super::cluster::Joined;
 use super::dlm::Dlm;
+use super::host::Place;
 use super::options::MountOptions;
 use crate::cluster::{Cluster, Parting};
 use crate::error::Result;
@@ -32,6 +33,8 @@ pub(super) struct Live {
     pub(super) orphans: Arc<AtomicBool>,
     /// Our part in the cluster, until it is left; none with lock_nolock.
     pub(super) joined: Mutex<Option<Joined>>,
+    /// Our place in the daemon of our node.
+    pub(super) place: Option<Arc<Place>>,
 }
 
 impl Live {
@@ -40,38 +43,30 @@ impl Live {
         self.joined.lock().as_ref().map(|joined| Arc::clone(&joined.cluster))
     }
 
-    /// Has other nodes replay our journal, and leaves the cluster when that is done. If nobody can, it is left with the end of
-    /// this process: a death, after which the journal is replayed.
-    pub(super) fn withdraw(&self) {
-        let Some(part) = self.cluster() else { return };
+    /// Has other nodes replay our journal, and leaves the cluster when that is done. `Unreplayed`: nobody did; to be tried again.
+    pub(super) fn withdraw(&self) -> Parting {
+        let Some(part) = self.cluster() else { return Parting::Replayed };
         // What we know is overtaken as soon as another node has replayed our journal.
         self.opened.fs.shut();
-        match part.withdraw() {
+        let parting = part.withdraw();
+        match parting {
             Parting::Replayed => tracing::info!("another node has replayed our journal"),
-            Parting::Unreplayed => {
-                tracing::error!("no other node has replayed our journal: our locks are kept until this process ends");
-                self.abandon_cluster();
-            }
+            Parting::Unreplayed => tracing::error!("no other node has replayed our journal: our locks are kept"),
         }
-    }
-
-    /// The cluster is not to be left in order, but to notice that this process has ended.
-    fn abandon_cluster(&self) {
-        if let Some(joined) = self.joined.lock().take() {
-            // What it holds must stay as it is, and nobody is told anything any more.
-            std::mem::forget(joined);
-        }
+        parting
     }
 
     /// Closes the volume, then leaves the cluster: all is on the disk, and others may use it. Closing again does nothing. When
-    /// the volume cannot be closed, others replay its journal before they get our locks.
+    /// the volume cannot be closed, others replay its journal before they get our locks; if nobody does, the cluster is left
+    /// with the end of this process: a death, after which the journal is replayed.
     pub(super) fn close(&self) -> Result<()> {
         let closed = self.opened.close();
-        if closed.is_err() {
-            self.withdraw();
-        }
-        if let Some(mut joined) = self.joined.lock().take() {
-            joined.leave();
+        let parting = if closed.is_err() { self.withdraw() } else { Parting::Replayed };
+        if let Some(joined) = self.joined.lock().take() {
+            match parting {
+                Parting::Replayed => joined.leave(),
+                Parting::Unreplayed => joined.abandon(),
+            }
         }
         closed
     }
@@ -92,6 +87,7 @@ impl Live {
         let (vol, space, sb) = (fs.volume(), fs.space(), &self.id.superblock);
         let (state, cause) = self.state();
         let block = u64::from(space.block_size);
+        let demand = self.cluster().map_or((0, 0), |part| part.demand_in_all());
         let options = self.options.lock();
         let quota = match fs.quota().map(|q| q.mode()) {
             Some(QuotaMode::On) => "on",
@@ -101,7 +97,7 @@ impl Live {
         json!({
             "directory": self.target, "source": self.source, "state": state, "withdraw_cause": cause,
             "lock_protocol": options.lockproto, "lock_table": options.locktable,
-            "journal": vol.jid.0, "journals": self.opened.journals, "format": sb.fs_format.get(), "uuid": uuid_text(&sb.uuid),
+            "journal": (!vol.journal.is_read_only()).then_some(vol.jid.0), "journals": self.opened.journals, "format": sb.fs_format.get(), "uuid": uuid_text(&sb.uuid),
             "pid": std::process::id(), "quota": quota, "block_size": block,
             "space": {
                 "total_bytes": space.total.saturating_mul(block), "free_bytes": space.free_bytes(),
@@ -112,7 +108,7 @@ impl Live {
                 "metadata_limit_bytes": options.open.cache_bytes,
                 "dirty_data_bytes": vol.cache.data().dirty_bytes(),
             },
-            "cluster": self.dlm.as_ref().map(Dlm::summary),
+            "cluster": self.dlm.as_ref().map(|dlm| dlm.summary(demand)),
             "glocks": { "inode": vol.inodes.len(), "rgrp": vol.rgrps.locks().len() },
         })
     }

@@ -6,6 +6,7 @@ use crate::quota::QuotaMode;
 use crate::volume::OpenOptions;
 use rustix::mount::MountFlags;
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// What is done when the disk contradicts itself.
@@ -47,6 +48,8 @@ pub struct MountOptions {
     pub transport: Transport,
     /// `nofail`: a device that is not there is no error.
     pub no_fail: bool,
+    /// `metrics=`: where Prometheus is answered.
+    pub metrics: Option<SocketAddr>,
     /// What only `lock_dlm` uses.
     pub cluster: ClusterOptions,
 }
@@ -78,6 +81,7 @@ impl Default for MountOptions {
             foreground: false,
             transport: Transport::default(),
             no_fail: false,
+            metrics: None,
             cluster: ClusterOptions::default(),
         }
     }
@@ -248,6 +252,9 @@ impl MountOptions {
                 "fuser" => self.transport = Transport::Fuser,
                 _ => return Err(bad("native or fuser")),
             },
+            "metrics" => {
+                self.metrics = Some(metrics(value).ok_or_else(|| bad("a port of this host alone, or ADDRESS:PORT"))?)
+            }
             "membership" => match value {
                 "fixed" => {}
                 "corosync" => return Err(bad("fixed: corosync is not supported yet")),
@@ -289,7 +296,7 @@ impl MountOptions {
     pub fn remounted(&self, text: &str) -> Result<Self, OptionError> {
         let fixed = |o: &Self| {
             let open = OpenOptions { read_only: false, ..o.open.clone() };
-            (open, o.lockproto.clone(), o.locktable.clone(), o.cluster.clone())
+            (open, o.lockproto.clone(), o.locktable.clone(), o.cluster.clone(), o.metrics)
         };
         let mut now = self.clone();
         for option in text.split(',').filter(|o| !o.is_empty()) {
@@ -310,6 +317,12 @@ impl MountOptions {
         }
         Some(())
     }
+}
+
+/// A port on the loopback interface, or an address and a port.
+fn metrics(text: &str) -> Option<SocketAddr> {
+    let here = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    text.parse().ok().map(here).or_else(|| text.parse().ok()).filter(|address| address.port() != 0)
 }
 
 /// A size with an optional suffix k, M, G, T.
@@ -364,9 +377,14 @@ mod tests {
             "lockproto=lock_gulm",
             "membership=corosync",
             "cluster=",
+            "metrics=0",
+            "metrics=here",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        let metrics = |o| parse(o).expect("known").metrics.map(|address| address.to_string());
+        assert_eq!(metrics("metrics=9477").as_deref(), Some("127.0.0.1:9477"));
+        assert_eq!(metrics("metrics=[::]:9477").as_deref(), Some("[::]:9477"));
         assert_eq!(parse("errors=panic").expect("known").on_error, OnError::Panic);
         assert_eq!(parse("errors=panic,errors=withdraw").expect("known").on_error, OnError::Withdraw);
         assert!(parse("spectator").expect("known").open.read_only);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 const IN_USE: &str = "in use (mounted, or held by another program)";
 
 /// Puts a device in front of the disk.
-pub type Front<'a> = &'a dyn Fn(Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice>;
+pub type Front = Box<dyn Fn(Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> + Send + Sync>;
 
 /// What mount.gfs2r was asked for, checked.
 pub(super) struct Plan {
@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) block_device: bool,
     /// The cluster to be joined; none with lock_nolock.
     pub(super) cluster: Option<cluster::Plan>,
+    /// What tests put in front of the disk.
+    pub(super) front: Option<Front>,
 }
 
 /// Checks everything that can be checked without changing anything.
@@ -90,7 +92,7 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
         return Err(say(&source, &WRITE_PROTECTED));
     }
     (options.lockproto, options.locktable) = (Some(proto), Some(table));
-    Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device(), cluster })
+    Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device(), cluster, front: None })
 }
 
 const WRITE_PROTECTED: &str = "write-protected (-o ro mounts it read-only)";

@@ -26,8 +26,9 @@ pub(super) fn recover(
     if options.norecovery || mounter == Mounter::Spectator {
         return Ok((recovered, own));
     }
-    // What our own journal had not counted yet stays in our own file: we are its next user.
-    let settle = if mounter == Mounter::First { Settle::InPlace } else { Settle::Stay };
+    // Who has a journal takes over what others had not counted yet in one transaction, once it is open.
+    let writes = !options.read_only && !options.spectator;
+    let settle = if writes || mounter != Mounter::First { Settle::Stay } else { Settle::InPlace };
     for place in places {
         let jid = place.jid;
         if mounter == Mounter::Joining && jid != options.jid {
@@ -37,7 +38,7 @@ pub(super) fn recover(
         if !journal.is_clean() && (options.spectator || cache.device().read_only()) {
             return Err(OpenError::Dirty(jid));
         }
-        let (clean, replayed) = journal.recover_with(options.jid, clock, &settle)?;
+        let (clean, replayed) = journal.recover_with(options.jid, clock, settle)?;
         tell(jid, &replayed);
         recovered.push((jid, replayed));
         if jid == options.jid {
@@ -77,10 +78,13 @@ impl Opened {
             },
         };
         let journal = UnrecoveredJournal::examine(&vol.cache, place)?;
-        let take_over = |delta: &_, file| self.fs.take_over_counts(delta, file);
-        let settle =
-            if self.is_read_only() { Settle::InPlace } else { Settle::Hand(&|delta, file| take_over(&delta, file)) };
-        let (_, replayed) = journal.recover_with(vol.jid, &*vol.clock, &settle)?;
+        let statfs_change = journal.place().statfs_change;
+        let settle = if self.is_read_only() { Settle::InPlace } else { Settle::Stay };
+        let (_, replayed) = journal.recover_with(vol.jid, &*vol.clock, settle)?;
+        if !self.is_read_only() {
+            // Also of a clean journal: whoever replayed it may have died before he came to this.
+            self.fs.take_over_counts(statfs_change)?;
+        }
         tell(jid, &replayed);
         Ok(replayed)
     }

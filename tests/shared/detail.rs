@@ -3,12 +3,14 @@
 use crate::Cluster;
 use crate::harness::ME;
 use crate::support::{check, stock_fsck};
+use gfs2r::device::{BlockDevice, MemoryDevice};
 use gfs2r::error::Error;
 use gfs2r::fs::{Caller, Fs, NewInode, RenameHow, Space};
 use gfs2r::ids::{BlkState, BlockAddr, Inum, Jid};
 use gfs2r::quota::{QuotaMode, Who};
-use gfs2r::volume::{Mounter, OpenOptions, Opened, open_shared};
-use std::sync::Arc;
+use gfs2r::volume::{self, Mounter, OpenOptions, Opened, open_shared};
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -361,6 +363,73 @@ fn the_counters_of_the_dead() {
     assert_eq!(free.0, free.1);
     // The stock fsck compares the counters with the bitmaps.
     two.finish();
+}
+
+/// A disk of which a picture is taken after every change.
+struct Filmed {
+    disk: Arc<MemoryDevice>,
+    pictures: Arc<Mutex<Vec<MemoryDevice>>>,
+    running: Arc<AtomicBool>,
+}
+
+impl Filmed {
+    fn after(&self, done: io::Result<()>) -> io::Result<()> {
+        if self.running.load(Ordering::SeqCst) {
+            self.pictures.lock().expect("no panic").push(self.disk.snapshot());
+        }
+        done
+    }
+}
+
+impl BlockDevice for Filmed {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, buf)
+    }
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.after(self.disk.write(offset, buf))
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()
+    }
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.after(self.disk.discard(offset, len))
+    }
+}
+
+/// Whoever takes over a dead node's counters may die after any write of it.
+#[test]
+fn the_counters_of_the_dead_count_once() {
+    let mut cluster = Cluster::make(2, 160, 4096, 7);
+    let (pictures, running) = (Arc::<Mutex<Vec<MemoryDevice>>>::default(), Arc::new(AtomicBool::new(false)));
+    let filmed =
+        Filmed { disk: Arc::clone(&cluster.disk), pictures: Arc::clone(&pictures), running: Arc::clone(&running) };
+    let (options, desk) = (cluster.options.clone(), cluster.hall.desk(0));
+    let a = open_shared(Arc::new(filmed), &options, Arc::clone(&cluster.clock), desk, Mounter::First).expect("opens");
+    let b = cluster.join(1, Mounter::Joining);
+    create(&b.fs, "f", 4 << 20);
+    b.fs.sync().expect("sync");
+    cluster.kill(1, b);
+    running.store(true, Ordering::SeqCst);
+    a.recover_journal(Jid(1)).expect("recovery");
+    running.store(false, Ordering::SeqCst);
+    cluster.hall.recovered();
+    a.fs.sync_counters().expect("counters");
+    let free = a.fs.space().free;
+    a.close().expect("close");
+    stock_fsck(&cluster.disk, "at the end");
+    let pictures = std::mem::take(&mut *pictures.lock().expect("no panic"));
+    assert!(pictures.len() > 3, "{} writes", pictures.len());
+    for (n, picture) in pictures.into_iter().enumerate() {
+        let disk = Arc::new(picture);
+        let device: Arc<dyn BlockDevice> = Arc::clone(&disk) as _;
+        let opened = volume::open(device, &options, Arc::clone(&cluster.clock)).expect("opens");
+        assert_eq!(opened.fs.space().free, free, "after write {n}");
+        opened.close().expect("close");
+        check(&*disk, "a picture");
+    }
 }
 
 /// Resource groups that are added while the volume is in use are used by all nodes.

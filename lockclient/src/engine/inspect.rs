@@ -44,6 +44,11 @@ impl Engine {
         self.resources.keys().map(|key| self.resource_view(key, loose.get(&key).unwrap_or(&none))).collect()
     }
 
+    /// One resource with its locks, but for those of ours whose first message is on its way.
+    pub fn look(&self, name: &[u8]) -> Option<ResourceView> {
+        self.resources.find(name, crate::ids::name_hash(name)).map(|key| self.resource_view(key, &[]))
+    }
+
     fn resource_view(&self, key: ResourceKey, loose: &[LockKey]) -> ResourceView {
         let record = &self.resources[key];
         let queue = |queue| self.queue(key, queue).map(|lock| self.lock_view(lock));

@@ -495,6 +495,11 @@ impl LockSpace {
         self.shared.engine().lock_dump()
     }
 
+    /// One resource with its locks, if this node knows it.
+    pub fn look(&self, name: &[u8]) -> Option<ResourceView> {
+        self.shared.engine().look(name)
+    }
+
     /// Has the lockspace been left, or is the node gone?
     pub fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)

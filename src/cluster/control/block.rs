@@ -9,7 +9,7 @@
 use crate::glock::Lvb;
 
 /// Journals that have a bit.
-pub(super) const JIDS: u32 = 192;
+pub(in crate::cluster) const JIDS: u32 = 192;
 
 /// The value block, edited in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

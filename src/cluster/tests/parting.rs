@@ -47,6 +47,51 @@ fn s68_a_node_withdraws_alone_and_has_to_die() {
 }
 
 #[test]
+fn a_journal_stays_ours_while_a_write_is_under_way() {
+    let lab = Lab::new(2);
+    let mut members = lab.members();
+    let bad = members.remove(0);
+    lab.disk.writing.store(true, Ordering::SeqCst);
+    assert_eq!(bad.cluster.withdraw(), Parting::Unreplayed);
+    bad.cluster.leave();
+    assert!(lab.disk.is_dirty(bad.jid()) && lab.disk.replays(bad.jid()) == 0, "replayed under a write");
+    lab.disk.writing.store(false, Ordering::SeqCst);
+    assert_eq!(bad.cluster.withdraw(), Parting::Replayed);
+    assert_eq!(lab.disk.replays(bad.jid()), 1);
+}
+
+#[test]
+fn who_withdraws_alone_waits_for_company() {
+    let lab = Lab::new(2);
+    let node = lab.node(2);
+    let bad = lab.mount(&lab.node(1));
+    assert_eq!(bad.cluster.withdraw(), Parting::Unreplayed);
+    let next = lab.mount(&node);
+    assert_eq!((next.cluster.mounter(), lab.disk.is_dirty(bad.jid())), (Mounter::Joining, true));
+    assert_eq!(bad.cluster.withdraw(), Parting::Replayed);
+    assert_eq!(bad.cluster.withdraw(), Parting::Replayed);
+    assert_eq!(lab.disk.replays(bad.jid()), 1);
+}
+
+#[test]
+fn a_wait_is_given_up() {
+    let lab = Lab::new(3);
+    // Alone of three: no majority.
+    let node = lab.node(1);
+    let options = JoinOptions::default();
+    let stop = Arc::clone(&options.stop);
+    std::thread::scope(|scope| {
+        let joins = scope.spawn(|| Cluster::join(&node, "fs0", &options).map(|_| ()));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!joins.is_finished());
+        stop.store(true, Ordering::SeqCst);
+        assert!(matches!(joins.join().expect("no panic"), Err(JoinError::Interrupted)));
+    });
+    let node = Arc::into_inner(node).expect("nobody else has it");
+    lab.runtime.block_on(node.shutdown());
+}
+
+#[test]
 fn any_node_freezes_all() {
     let lab = Lab::new(3);
     let members = lab.members();

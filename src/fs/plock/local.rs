@@ -16,7 +16,7 @@ pub struct LocalPlocks {
 #[derive(Default)]
 struct File {
     ranges: Ranges,
-    waiting: VecDeque<(Plock, LockDone)>,
+    waiting: VecDeque<(Plock, u64, LockDone)>,
 }
 
 /// What is locked of one inode. No two ranges of an owner overlap.
@@ -70,8 +70,8 @@ impl LocalPlocks {
         let file = files.entry(inode).or_default();
         f(file, &mut told);
         // A grant can make room too, for those who came earlier: an exclusive lock becomes a shared one.
-        while let Some(at) = file.waiting.iter().position(|(lock, _)| file.ranges.conflict(lock).is_none()) {
-            let Some((lock, done)) = file.waiting.remove(at) else { break };
+        while let Some(at) = file.waiting.iter().position(|(lock, ..)| file.ranges.conflict(lock).is_none()) {
+            let Some((lock, _, done)) = file.waiting.remove(at) else { break };
             file.ranges.put(lock);
             told.push((done, Ok(())));
         }
@@ -86,20 +86,20 @@ impl LocalPlocks {
 }
 
 impl Plocks for LocalPlocks {
-    fn lock(&self, lock: Plock, wait: bool, done: LockDone) {
+    fn lock(&self, lock: Plock, ticket: u64, wait: bool, done: LockDone) {
         self.change(lock.inode, |file, told| {
             if wait || file.ranges.conflict(&lock).is_none() {
-                file.waiting.push_back((lock, done));
+                file.waiting.push_back((lock, ticket, done));
             } else {
                 told.push((done, Err(Error::WouldBlock)));
             }
         });
     }
 
-    fn cancel(&self, lock: Plock) {
-        self.change(lock.inode, |file, told| {
-            if let Some(at) = file.waiting.iter().position(|(l, _)| *l == lock) {
-                told.extend(file.waiting.remove(at).map(|(_, done)| (done, Err(Error::Interrupted))));
+    fn cancel(&self, inode: BlockAddr, ticket: u64) {
+        self.change(inode, |file, told| {
+            if let Some(at) = file.waiting.iter().position(|(_, t, _)| *t == ticket) {
+                told.extend(file.waiting.remove(at).map(|(.., done)| (done, Err(Error::Interrupted))));
             }
         });
     }
@@ -114,10 +114,10 @@ impl Plocks for LocalPlocks {
     fn close(&self, inode: BlockAddr, owner: u64) {
         self.change(inode, |file, told| {
             file.ranges.0.retain(|l| l.owner != owner);
-            let (gone, left) = file.waiting.drain(..).partition(|(l, _)| l.owner == owner);
+            let (gone, left) = file.waiting.drain(..).partition(|(l, ..)| l.owner == owner);
             file.waiting = left;
-            let gone: VecDeque<(Plock, LockDone)> = gone;
-            told.extend(gone.into_iter().map(|(_, done)| (done, Err(Error::Interrupted))));
+            let gone: VecDeque<(Plock, u64, LockDone)> = gone;
+            told.extend(gone.into_iter().map(|(.., done)| (done, Err(Error::Interrupted))));
         });
     }
 
@@ -138,7 +138,7 @@ mod tests {
 
     fn ask(locks: &LocalPlocks, lock: Plock, wait: bool) -> Receiver<Result<()>> {
         let (send, receive) = channel();
-        locks.lock(lock, wait, Box::new(move |result| send.send(result).expect("somebody listens")));
+        locks.lock(lock, lock.owner, wait, Box::new(move |result| send.send(result).expect("somebody listens")));
         receive
     }
 
@@ -205,7 +205,7 @@ mod tests {
         let second = ask(&locks, lock(2, 5, 20, true), true);
         let third = ask(&locks, lock(3, 7, 7, false), true);
         assert_eq!(granted(&ask(&locks, lock(4, 0, 0, false), false)), Some(false));
-        locks.cancel(lock(3, 7, 7, false));
+        locks.cancel(lock(3, 7, 7, false).inode, 3);
         assert_eq!((granted(&second), granted(&third)), (None, Some(false)));
         locks.unlock(lock(1, 5, 9, true), Box::new(|_| {}));
         assert_eq!(granted(&second), Some(true));

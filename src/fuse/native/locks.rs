@@ -40,17 +40,18 @@ struct Waiting {
 }
 
 /// A lock request, for taking it back.
+/// By inode and number.
 #[derive(Clone, Copy)]
 enum Request {
     Flock(BlockAddr, u64),
-    Posix(Plock),
+    Posix(BlockAddr, u64),
 }
 
 impl Request {
     fn cancel(self, fs: &Fs) {
         match self {
             Self::Flock(addr, unique) => fs.cancel_flock(addr, unique),
-            Self::Posix(lock) => fs.plocks().cancel(lock),
+            Self::Posix(addr, unique) => fs.plocks().cancel(addr, unique),
         }
     }
 }
@@ -105,7 +106,7 @@ impl Locks {
             return fs.plocks().unlock(wanted, Box::new(move |result| answer(reply, result)));
         }
         let unique = reply.unique();
-        let request = if flock { Request::Flock(addr, unique) } else { Request::Posix(wanted) };
+        let request = if flock { Request::Flock(addr, unique) } else { Request::Posix(addr, unique) };
         let (locks, ended) = (Arc::clone(self), Arc::new(AtomicBool::new(false)));
         let end = Arc::clone(&ended);
         let done = Box::new(move |result| {
@@ -115,9 +116,9 @@ impl Locks {
         });
         match request {
             Request::Flock(..) => fs.flock(addr, (ask.owner, unique), wanted.exclusive, wait, done),
-            Request::Posix(lock) => {
+            Request::Posix(..) => {
                 self.owners.lock().locks(ask.handle, (addr, ask.owner));
-                fs.plocks().lock(lock, wait, done);
+                fs.plocks().lock(wanted, unique, wait, done);
             }
         }
         if wait && self.register(unique, request, &ended) {

@@ -17,6 +17,8 @@ impl Fixed {
                 in_doubt: self.doubtful.contains(&node),
                 being_fenced: peer.is_some_and(|peer| peer.fencing.is_some()),
                 fenced: self.fenced.contains(&node),
+                // Counted by the node, which has the agents run.
+                fence_failures: 0,
             }
         };
         MembershipView {
