@@ -132,6 +132,8 @@ impl Life<'_> {
     }
 
     fn mounted(&self, cluster: &Arc<Cluster>, opened: Opened) {
+        let replayed = opened.recovered.iter().filter(|(_, r)| !r.clean).count();
+        self.world.counts.replays.fetch_add(replayed as u64, Ordering::Relaxed);
         let opened = Arc::new(opened);
         let orphans = Arc::new(AtomicBool::new(false));
         let peers = ForPeers {
@@ -191,8 +193,8 @@ impl Life<'_> {
             if !self.goes_on(&what, done) {
                 return;
             }
-            if random(4) == 0 {
-                thread::sleep(Duration::from_micros(random(20_000)));
+            if random(2) == 0 {
+                thread::sleep(Duration::from_micros(random(60_000)));
             }
         }
     }

@@ -201,7 +201,16 @@ fn make(nodes: u32, block_size: u32) -> MemoryDevice {
     opened.close().expect("closes");
     drop(opened);
     blank(&disk, u64::from(block_size));
-    disk.snapshot()
+    // Without the pages that became empty.
+    let packed = MemoryDevice::new(disk.size());
+    let mut page = vec![0; 4096];
+    for at in (0..disk.size()).step_by(4096) {
+        disk.read(at, &mut page).expect("readable");
+        if page.iter().any(|b| *b != 0) {
+            packed.write(at, &page).expect("writable");
+        }
+    }
+    packed
 }
 
 /// Empties the journals but for the newest header of each: whoever looks for it need not check thousands of others.
@@ -286,7 +295,7 @@ fn play(world: &Arc<World>) -> MemoryDevice {
         let world = Arc::clone(world);
         thread::Builder::new().name("fate".into()).spawn(move || {
             for _ in 0..world.plan.kills {
-                thread::sleep(Duration::from_micros(random(400_000)));
+                thread::sleep(Duration::from_micros(random(1_000_000)));
                 let id = NodeId(1 + random(u64::from(world.plan.nodes)) as u32);
                 world.kill(id, random(2) == 0);
             }
@@ -294,7 +303,7 @@ fn play(world: &Arc<World>) -> MemoryDevice {
     };
     let mut found = None;
     if plan.power {
-        thread::sleep(Duration::from_micros(random(600_000)));
+        thread::sleep(Duration::from_micros(random(1_200_000)));
         found = Some(blackout(world));
     }
     for thread in nodes.into_iter().chain(killer) {
