@@ -37,7 +37,7 @@ pub use rename::RenameHow;
 pub use xattr::SetMode;
 
 use crate::error::{Error, Result};
-use crate::format::{DiFlags, StatfsChange};
+use crate::format::DiFlags;
 use crate::glock::Entry;
 use crate::ids::{BlockAddr, Inum};
 use crate::inode::{Inode, InodeExclusive, InodeShared, Users, Volume};
@@ -214,8 +214,8 @@ impl Fs {
     }
 
     /// Takes over what a dead node had counted; `file` is its statfs_change dinode (see [`Statfs::take_over`]).
-    pub fn take_over_counts(&self, delta: &StatfsChange, file: BlockAddr) -> Result<()> {
-        self.statfs.take_over(&self.vol, delta, file)
+    pub fn take_over_counts(&self, file: BlockAddr) -> Result<()> {
+        self.statfs.take_over(&self.vol, file)
     }
 
     /// The kernel drops `count` references to a node. The last one of an inode without a name deletes it.

@@ -107,14 +107,20 @@ impl Statfs {
         Ok(())
     }
 
-    /// Takes over what a dead node had counted and not added to the master file; `file` is its statfs_change dinode, which is
-    /// cleared in the same transaction. The caller has that node's journal, so nobody else uses the file.
-    pub fn take_over(&self, vol: &Volume, delta: &StatfsChange, file: BlockAddr) -> Result<()> {
+    /// Takes over what a dead node had counted and not added to the master file; `file` is its statfs_change dinode, whose
+    /// numbers are moved in one transaction. The caller has that node's journal, so nobody else uses the file.
+    pub fn take_over(&self, vol: &Volume, file: BlockAddr) -> Result<()> {
         let name = LockName::inode(file);
         let theirs = vol.cache.meta(file, name, MetaType::Dinode)?;
+        let delta = Numbers::read(&theirs);
+        if delta == Numbers::default() {
+            drop(theirs);
+            vol.cache.invalidate(name);
+            return Ok(());
+        }
         let mut tx = vol.journal.begin(Reserve::blocks(2))?;
         let mut counts = self.counts.lock();
-        counts.local = counts.local.plus(Numbers::from_disk(delta));
+        counts.local = counts.local.plus(delta);
         counts.local.put(&mut tx, &self.local);
         Numbers::default().put(&mut tx, &theirs);
         self.journal.set_local_statfs(counts.local.to_disk());

@@ -255,6 +255,10 @@ pub fn open_shared(
     let parts = Parts { id: &id, scout: &scout, cache, journal, clock, manager, kept: kept.clone() };
     let fs = assemble(parts, options, system, extents, count)?;
     watch_locks(&fs, rindex);
+    if writes && mounter == Mounter::First {
+        // Nobody else uses their files yet.
+        places.iter().filter(|place| place.jid != options.jid).try_for_each(|p| fs.take_over_counts(p.statfs_change))?;
+    }
     locks.keep(&kept);
     Ok(Opened {
         fs,

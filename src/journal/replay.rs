@@ -27,8 +27,9 @@ pub enum Settle<'a> {
     InPlace,
     /// They stay in that node's file, whose next user adds them.
     Stay,
-    /// Whoever is asked adds them to his own and clears the dead node's file (its dinode is given).
-    Hand(&'a dyn Fn(StatfsChange, BlockAddr) -> Result<()>),
+    /// They stay there, too, but whoever is asked takes them over from there (the file's dinode is given) once the log is clean: after
+    /// a replay that was broken off, the next one finds them where they are.
+    Hand(&'a dyn Fn(BlockAddr) -> Result<()>),
 }
 
 /// A journal that was examined: how its log stands.
@@ -102,8 +103,13 @@ impl UnrecoveredJournal {
             Ok(())
         })?;
         self.put_in_place(&gathered)?;
-        self.settle_statfs(settle)?;
+        if matches!(settle, Settle::InPlace) {
+            self.settle_statfs()?;
+        }
         self.write_clean_header(by, clock)?;
+        if let Settle::Hand(to) = settle {
+            to(self.place.statfs_change)?;
+        }
         let Self { cache, place, map, head } = self;
         let now = head::find(&cache, &map)?;
         if !now.is_clean() || now.sequence.0 != head.sequence.0 + 1 {
@@ -253,19 +259,11 @@ impl UnrecoveredJournal {
     }
 
     /// The dead node's local statfs, as of its last commit, is accounted for (ondisk.md 7.2).
-    fn settle_statfs(&self, settle: &Settle<'_>) -> Result<()> {
+    fn settle_statfs(&self) -> Result<()> {
         if self.head.local == (0, 0, 0) {
             return Ok(());
         }
         let (total, free, dinodes) = self.head.local;
-        match settle {
-            Settle::InPlace => {}
-            Settle::Stay => return Ok(()),
-            Settle::Hand(to) => {
-                let change = StatfsChange { total: total.into(), free: free.into(), dinodes: dinodes.into() };
-                return to(change, self.place.statfs_change);
-            }
-        }
         self.edit_statfs(self.place.master_statfs, |s| {
             s.total.set(s.total.get().saturating_add(total));
             s.free.set(s.free.get().saturating_add(free));

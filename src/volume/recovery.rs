@@ -26,8 +26,9 @@ pub(super) fn recover(
     if options.norecovery || mounter == Mounter::Spectator {
         return Ok((recovered, own));
     }
-    // What our own journal had not counted yet stays in our own file: we are its next user.
-    let settle = if mounter == Mounter::First { Settle::InPlace } else { Settle::Stay };
+    // What was not counted yet stays in the files: our own we use ourselves, the others' are taken over once we have a log.
+    let writes = !options.read_only && !options.spectator;
+    let settle = if mounter == Mounter::First && !writes { Settle::InPlace } else { Settle::Stay };
     for place in places {
         let jid = place.jid;
         if mounter == Mounter::Joining && jid != options.jid {
@@ -77,9 +78,8 @@ impl Opened {
             },
         };
         let journal = UnrecoveredJournal::examine(&vol.cache, place)?;
-        let take_over = |delta: &_, file| self.fs.take_over_counts(delta, file);
         let settle =
-            if self.is_read_only() { Settle::InPlace } else { Settle::Hand(&|delta, file| take_over(&delta, file)) };
+            if self.is_read_only() { Settle::InPlace } else { Settle::Hand(&|file| self.fs.take_over_counts(file)) };
         let (_, replayed) = journal.recover_with(vol.jid, &*vol.clock, &settle)?;
         tell(jid, &replayed);
         Ok(replayed)
