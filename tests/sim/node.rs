@@ -142,10 +142,36 @@ impl Life<'_> {
             world: Arc::clone(self.world),
         };
         let served = cluster.serve(Arc::new(peers));
+        let ended = Arc::new(AtomicBool::new(false));
+        let keeper = self.keep(cluster, &opened, &ended);
         if served.is_ok() {
             self.work(&opened, &orphans);
         }
         self.part(cluster, &opened);
+        ended.store(true, Ordering::SeqCst);
+        drop(opened);
+        keeper.join().expect("no panic");
+    }
+
+    /// As the mount's own: withdraws from the cluster when the volume has, whoever waits for what.
+    fn keep(&self, cluster: &Arc<Cluster>, opened: &Arc<Opened>, ended: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+        let (cluster, opened, ended) = (Arc::clone(cluster), Arc::downgrade(opened), Arc::clone(ended));
+        let (world, id, by) = (Arc::clone(self.world), self.id, self.by);
+        let keep = move || {
+            while !ended.load(Ordering::SeqCst) && !world.net().is_cut_off(id) {
+                thread::sleep(Duration::from_millis(30));
+                let Some(opened) = opened.upgrade() else { return };
+                if opened.fs.volume().journal.withdrawn().is_some() && !world.net().is_cut_off(id) {
+                    world.history.died(by);
+                    world.log.died(by);
+                    if cluster.withdraw() == Parting::Unreplayed {
+                        world.kill(id, true);
+                    }
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name(format!("keep {}", self.by)).spawn(keep).expect("a thread")
     }
 
     fn part(&self, cluster: &Arc<Cluster>, opened: &Arc<Opened>) {
