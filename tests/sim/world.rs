@@ -156,21 +156,44 @@ pub(crate) fn put(fs: &Fs, name: &str, bytes: &[u8]) {
     fs.forget(attr.inum.addr, 1).expect("forgotten");
 }
 
+/// A volume, and the same with its journals as they were made.
+type Base = (MemoryDevice, MemoryDevice);
+
 /// A volume for so many nodes, made once.
-fn base(nodes: u32, block_size: u32) -> MemoryDevice {
-    static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32), MemoryDevice>>> = OnceLock::new();
+fn base(nodes: u32, block_size: u32) -> Base {
+    static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32), Base>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Default::default).lock().expect("no panic");
-    let disk = made.entry((nodes, block_size)).or_insert_with(|| {
+    let (disk, full) = made.entry((nodes, block_size)).or_insert_with(|| {
         // In a simulation of its own, so that it is the same in every process.
         let (made, disk) = mpsc::channel();
         let settings = Settings { seed: 0, one_in: 100, steps: 1_000_000, lines: 0 };
         run(settings, move || made.send(make(nodes, block_size)).expect("awaited")).expect("it is made");
         disk.recv().expect("sent")
     });
-    disk.snapshot()
+    (disk.snapshot(), full.snapshot())
 }
 
-fn make(nodes: u32, block_size: u32) -> MemoryDevice {
+/// Puts the headers back that [`blank`] took and nobody has written over: the stock tools want to see them.
+pub(crate) fn unblank(image: &MemoryDevice, plan: &Plan) {
+    let (blanked, full) = base(plan.nodes, plan.block_size);
+    let size = plan.block_size as usize;
+    let (mut was, mut is, mut then) = (vec![0; size], vec![0; size], vec![0; size]);
+    for at in (0..image.size()).step_by(size) {
+        full.read(at, &mut was).expect("readable");
+        if was[..8] == HEADER {
+            blanked.read(at, &mut then).expect("readable");
+            image.read(at, &mut is).expect("readable");
+            if then != was && is == then {
+                image.write(at, &was).expect("writable");
+            }
+        }
+    }
+}
+
+/// The beginning of a log header.
+const HEADER: [u8; 8] = [0x01, 0x16, 0x19, 0x70, 0, 0, 0, 8];
+
+fn make(nodes: u32, block_size: u32) -> Base {
     let disk = Arc::new(MemoryDevice::new(96 << 20));
     let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
     let (lock_proto, lock_table) = ("lock_dlm".into(), "sim:fs".into());
@@ -200,6 +223,7 @@ fn make(nodes: u32, block_size: u32) -> MemoryDevice {
     }
     opened.close().expect("closes");
     drop(opened);
+    let full = disk.snapshot();
     blank(&disk, u64::from(block_size));
     // Without the pages that became empty.
     let packed = MemoryDevice::new(disk.size());
@@ -210,7 +234,7 @@ fn make(nodes: u32, block_size: u32) -> MemoryDevice {
             packed.write(at, &page).expect("writable");
         }
     }
-    packed
+    (packed, full)
 }
 
 /// Empties the journals but for the newest header of each: whoever looks for it need not check thousands of others.
@@ -220,7 +244,7 @@ fn blank(disk: &MemoryDevice, block_size: u64) {
     let mut headers = Vec::new();
     for at in (0..disk.size()).step_by(block_size as usize) {
         disk.read(at, &mut block).expect("readable");
-        if block[..8] != [0x01, 0x16, 0x19, 0x70, 0, 0, 0, 8] {
+        if block[..8] != HEADER {
             continue;
         }
         let number = |range: std::ops::Range<usize>| range.fold(0, |n, i| n << 8 | u64::from(block[i]));
@@ -247,7 +271,7 @@ pub(crate) fn schedule(
     counts: &Arc<Counts>,
     last: &Arc<std::sync::Mutex<Option<MemoryDevice>>>,
 ) -> Result<Report, Failure> {
-    let disk = base(plan.nodes, plan.block_size);
+    let (disk, _) = base(plan.nodes, plan.block_size);
     let settings = Settings { seed: plan.seed, one_in: plan.one_in, steps: 3_000_000, lines };
     let (counts, last) = (Arc::clone(counts), Arc::clone(last));
     run(settings, move || {
