@@ -421,6 +421,10 @@ impl Machine {
                 self.let_go = false;
             }
             Reply::Failed => {
+                if !to.permits(self.state) {
+                    // The lock service is gone; there is nobody to give it to, now or after another try.
+                    self.demote = None;
+                }
                 while let Some(w) = self.queue.pop() {
                     out.push(Effect::Refuse(w.ticket, Refusal::Failed));
                 }

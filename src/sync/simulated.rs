@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `scheduler` | who has the baton; time; deadlocks; the trace |
 //! | `locks` | [`Mutex`], [`RwLock`], [`Condvar`] |
+//! | `pool` | threads of the machine, used again |
 //! | `threads` | [`thread`], [`Instant`] |
 //! | `channel`, `map` | [`mpsc`], [`DashMap`] |
 //!
@@ -28,6 +29,7 @@
 mod channel;
 mod locks;
 mod map;
+mod pool;
 mod scheduler;
 mod threads;
 

@@ -145,7 +145,8 @@ impl History {
         let writes = state.registers.get_mut(register).expect("it is there");
         let certain = |w: &Write| {
             let seen = w.seen < begun && power.is_none_or(|at| w.begun > at);
-            let kept = deaths.get(&w.by).is_none_or(|at| *at > begun) && power.is_none_or(|at| w.begun > at);
+            // (Whoever died during the read may have taken it along, too.)
+            let kept = !deaths.contains_key(&w.by) && power.is_none_or(|at| w.begun > at);
             let durable = w.durable < begun;
             if durable || seen { true } else { kept && !w.failed }
         };

@@ -132,15 +132,43 @@ impl Life<'_> {
     }
 
     fn mounted(&self, cluster: &Arc<Cluster>, opened: Opened) {
+        let replayed = opened.recovered.iter().filter(|(_, r)| !r.clean).count();
+        self.world.counts.replays.fetch_add(replayed as u64, Ordering::Relaxed);
         let opened = Arc::new(opened);
         let orphans = Arc::new(AtomicBool::new(false));
         let peers =
             ForPeers { opened: Arc::downgrade(&opened), orphans: Arc::clone(&orphans), world: Arc::clone(self.world) };
         let served = cluster.serve(Arc::new(peers));
+        let ended = Arc::new(AtomicBool::new(false));
+        let keeper = self.keep(cluster, &opened, &ended);
         if served.is_ok() {
             self.work(&opened, &orphans);
         }
         self.part(cluster, &opened);
+        ended.store(true, Ordering::SeqCst);
+        drop(opened);
+        keeper.join().expect("no panic");
+    }
+
+    /// As the mount's own: withdraws from the cluster when the volume has, whoever waits for what.
+    fn keep(&self, cluster: &Arc<Cluster>, opened: &Arc<Opened>, ended: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+        let (cluster, opened, ended) = (Arc::clone(cluster), Arc::downgrade(opened), Arc::clone(ended));
+        let (world, id, by) = (Arc::clone(self.world), self.id, self.by);
+        let keep = move || {
+            while !ended.load(Ordering::SeqCst) && !world.net().is_cut_off(id) {
+                thread::sleep(Duration::from_millis(30));
+                let Some(opened) = opened.upgrade() else { return };
+                if opened.fs.volume().journal.withdrawn().is_some() && !world.net().is_cut_off(id) {
+                    world.history.died(by);
+                    world.log.died(by);
+                    if cluster.withdraw() == Parting::Unreplayed {
+                        world.kill(id, true);
+                    }
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name(format!("keep {}", self.by)).spawn(keep).expect("a thread")
     }
 
     fn part(&self, cluster: &Arc<Cluster>, opened: &Arc<Opened>) {
@@ -188,8 +216,8 @@ impl Life<'_> {
             if !self.goes_on(&what, done) {
                 return;
             }
-            if random(4) == 0 {
-                thread::sleep(Duration::from_micros(random(20_000)));
+            if random(2) == 0 {
+                thread::sleep(Duration::from_micros(random(60_000)));
             }
         }
     }

@@ -16,7 +16,7 @@ use gfs2r::volume::{self, OpenOptions};
 use lockclient::ids::NodeId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 pub(crate) const ME: Caller = Caller { uid: 0, gid: 0, umask: 0 };
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) dies_one_in: u64,
     pub(crate) fails_one_in: u64,
     pub(crate) one_in: u64,
+    /// The volume is as it was made (and slower to open), and checked with the stock tools in the end.
+    pub(crate) stock: bool,
 }
 
 impl Plan {
@@ -67,6 +69,7 @@ impl Plan {
             dies_one_in: [0, 2, 3][draw(3) as usize],
             fails_one_in: [0, 0, 6][draw(3) as usize],
             one_in: [3, 20, 100, 500][draw(4) as usize],
+            stock: seed.is_multiple_of(500),
         }
     }
 }
@@ -156,43 +159,92 @@ pub(crate) fn put(fs: &Fs, name: &str, bytes: &[u8]) {
     fs.forget(attr.inum.addr, 1).expect("forgotten");
 }
 
+/// A volume, and the same with its journals as they were made.
+type Base = (MemoryDevice, MemoryDevice);
+
 /// A volume for so many nodes, made once.
-fn base(nodes: u32, block_size: u32) -> MemoryDevice {
-    static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32), MemoryDevice>>> = OnceLock::new();
+fn base(nodes: u32, block_size: u32) -> Base {
+    static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32), Base>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Default::default).lock().expect("no panic");
-    let disk = made.entry((nodes, block_size)).or_insert_with(|| {
-        let disk = Arc::new(MemoryDevice::new(96 << 20));
-        let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
-        let (lock_proto, lock_table) = ("lock_dlm".into(), "sim:fs".into());
-        let options = gfs2r_mkfs::Options {
-            journals: nodes,
-            seed: 7,
-            uuid: [7; 16],
-            time: 1_600_000_000,
-            lock_proto,
-            lock_table,
-            journal_mib: Some(JOURNAL_MIB),
-            quota_change_mib: 1,
-            rgrp_mib: 32,
-            ..small
-        };
-        gfs2r_mkfs::format_device(&*disk, &options, &mut gfs2r_mkfs::Silent).expect("the volume is made");
-        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_600_000_000));
-        let opened = volume::open(Arc::clone(&disk) as _, &OpenOptions::default(), clock).expect("opens");
-        let fs = &opened.fs;
-        for (name, sectors) in REGISTERS {
-            put(fs, name, &sector(FIRST).repeat(sectors as usize));
-        }
-        put(fs, "log", &[]);
-        for name in DIRS {
-            let attr = fs.make(&ME, fs.root(), name.as_bytes(), &NewInode::Dir(0o755)).expect("made");
-            fs.forget(attr.inum.addr, 1).expect("forgotten");
-        }
-        opened.close().expect("closes");
-        drop(opened);
-        disk.snapshot()
+    let (disk, full) = made.entry((nodes, block_size)).or_insert_with(|| {
+        // In a simulation of its own, so that it is the same in every process.
+        let (made, disk) = mpsc::channel();
+        let settings = Settings { seed: 0, one_in: 100, steps: 1_000_000, lines: 0 };
+        run(settings, move || made.send(make(nodes, block_size)).expect("awaited")).expect("it is made");
+        disk.recv().expect("sent")
     });
-    disk.snapshot()
+    (disk.snapshot(), full.snapshot())
+}
+
+/// The beginning of a log header.
+const HEADER: [u8; 8] = [0x01, 0x16, 0x19, 0x70, 0, 0, 0, 8];
+
+fn make(nodes: u32, block_size: u32) -> Base {
+    let disk = Arc::new(MemoryDevice::new(96 << 20));
+    let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
+    let (lock_proto, lock_table) = ("lock_dlm".into(), "sim:fs".into());
+    let options = gfs2r_mkfs::Options {
+        journals: nodes,
+        seed: 7,
+        uuid: [7; 16],
+        time: 1_600_000_000,
+        lock_proto,
+        lock_table,
+        journal_mib: Some(JOURNAL_MIB),
+        quota_change_mib: 1,
+        rgrp_mib: 32,
+        ..small
+    };
+    gfs2r_mkfs::format_device(&*disk, &options, &mut gfs2r_mkfs::Silent).expect("the volume is made");
+    let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_600_000_000));
+    let opened = volume::open(Arc::clone(&disk) as _, &OpenOptions::default(), clock).expect("opens");
+    let fs = &opened.fs;
+    for (name, sectors) in REGISTERS {
+        put(fs, name, &sector(FIRST).repeat(sectors as usize));
+    }
+    put(fs, "log", &[]);
+    for name in DIRS {
+        let attr = fs.make(&ME, fs.root(), name.as_bytes(), &NewInode::Dir(0o755)).expect("made");
+        fs.forget(attr.inum.addr, 1).expect("forgotten");
+    }
+    opened.close().expect("closes");
+    drop(opened);
+    let full = disk.snapshot();
+    blank(&disk, u64::from(block_size));
+    // Without the pages that became empty.
+    let packed = MemoryDevice::new(disk.size());
+    let mut page = vec![0; 4096];
+    for at in (0..disk.size()).step_by(4096) {
+        disk.read(at, &mut page).expect("readable");
+        if page.iter().any(|b| *b != 0) {
+            packed.write(at, &page).expect("writable");
+        }
+    }
+    (packed, full)
+}
+
+/// Empties the journals but for the newest header of each: whoever looks for it need not check thousands of others.
+fn blank(disk: &MemoryDevice, block_size: u64) {
+    let mut newest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    let mut block = vec![0; block_size as usize];
+    let mut headers = Vec::new();
+    for at in (0..disk.size()).step_by(block_size as usize) {
+        disk.read(at, &mut block).expect("readable");
+        if block[..8] != HEADER {
+            continue;
+        }
+        let number = |range: std::ops::Range<usize>| range.fold(0, |n, i| n << 8 | u64::from(block[i]));
+        let (jid, sequence) = (number(20..24) as u32, number(24..32));
+        headers.push((jid, at));
+        let best = newest.entry(jid).or_insert((sequence, at));
+        *best = (*best).max((sequence, at));
+    }
+    block.fill(0);
+    for (jid, at) in headers {
+        if newest[&jid].1 != at {
+            disk.write(at, &block).expect("writable");
+        }
+    }
 }
 
 /// MiB in a journal.
@@ -205,7 +257,8 @@ pub(crate) fn schedule(
     counts: &Arc<Counts>,
     last: &Arc<std::sync::Mutex<Option<MemoryDevice>>>,
 ) -> Result<Report, Failure> {
-    let disk = base(plan.nodes, plan.block_size);
+    let (blanked, full) = base(plan.nodes, plan.block_size);
+    let disk = if plan.stock { full } else { blanked };
     let settings = Settings { seed: plan.seed, one_in: plan.one_in, steps: 3_000_000, lines };
     let (counts, last) = (Arc::clone(counts), Arc::clone(last));
     run(settings, move || {
@@ -253,7 +306,7 @@ fn play(world: &Arc<World>) -> MemoryDevice {
         let world = Arc::clone(world);
         thread::Builder::new().name("fate".into()).spawn(move || {
             for _ in 0..world.plan.kills {
-                thread::sleep(Duration::from_micros(random(400_000)));
+                thread::sleep(Duration::from_micros(random(1_000_000)));
                 let id = NodeId(1 + random(u64::from(world.plan.nodes)) as u32);
                 world.kill(id, random(2) == 0);
             }
@@ -261,7 +314,7 @@ fn play(world: &Arc<World>) -> MemoryDevice {
     };
     let mut found = None;
     if plan.power {
-        thread::sleep(Duration::from_micros(random(600_000)));
+        thread::sleep(Duration::from_micros(random(1_200_000)));
         found = Some(blackout(world));
     }
     for thread in nodes.into_iter().chain(killer) {

@@ -131,6 +131,7 @@ impl Engine {
         let record = &mut self.resources[lock.resource];
         let Some(requested) = lock.requested else { return };
         let takes_part = lock.exflags.contains(LockFlags::VALBLK);
+        lock.doubtful = record.lvb_stale;
         match lvb::transfer(lock.granted, requested) {
             Transfer::Return => {
                 let (true, Some(own), Some(value)) = (takes_part, &mut lock.lvb, &record.lvb) else { return };
@@ -146,7 +147,7 @@ impl Engine {
                 if let (true, Some(own)) = (takes_part, &lock.lvb) {
                     record.lvb.get_or_insert_with(|| vec![0; length].into()).copy_from_slice(own);
                     record.lvbseq = record.lvbseq.wrapping_add(1);
-                    record.lvb_stale = false;
+                    (record.lvb_stale, lock.doubtful) = (false, false);
                     lock.lvbseq = record.lvbseq;
                 }
             }

@@ -90,6 +90,8 @@ pub(crate) struct Lock {
     pub(crate) wait_order: u32,
     pub(crate) exflags: LockFlags,
     pub(crate) sbflags: StatusFlags,
+    /// Its value was not to be believed when it was granted.
+    pub(crate) doubtful: bool,
     pub(crate) lvbseq: u32,
     pub(crate) pid: u32,
     /// USER and ORPHAN bits of a kernel peer, echoed.
@@ -140,6 +142,7 @@ impl Lock {
             wait_order: 0,
             exflags: LockFlags::empty(),
             sbflags: StatusFlags::empty(),
+            doubtful: false,
             lvbseq: 0,
             pid: 0,
             wire_flags: 0,

@@ -102,6 +102,7 @@ impl Engine {
             lock.requested = alternate_mode(lock.exflags, lock.requested).or(lock.requested);
         }
         let Some(requested) = lock.requested else { return };
+        lock.doubtful = msg.sbflags.contains(StatusFlags::VALNOTVALID);
         let returns = lvb::transfer(lock.granted, requested) == Transfer::Return;
         if returns
             && lock.exflags.contains(LockFlags::VALBLK)

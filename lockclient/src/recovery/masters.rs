@@ -148,12 +148,14 @@ impl Engine {
         // A conversion between PR and CW whose outcome is unknown travels as one under way: the master decides.
         let status = if lock.unresolved { Queue::Granted } else { lock.queue };
         let wait = if lock.unresolved { MsgType::Convert as u16 } else { lock.wait.wire_type() };
+        // That its value was not to be believed cannot be said, so it does not take part with it.
+        let silent = lock.doubtful && lock.requested.is_none();
         let body = RcomLock {
             ownpid: lock.pid,
             lkid: lock.id,
             remid: LockId::NONE,
             parent: 0,
-            exflags: lock.exflags,
+            exflags: if silent { lock.exflags - LockFlags::VALBLK } else { lock.exflags },
             flags: lock.wire_flags,
             lvbseq: lock.lvbseq,
             result: 0,
@@ -163,7 +165,7 @@ impl Engine {
             asts: 1 | u8::from(lock.wants_notices) << 1,
             wait_type: wait,
             name,
-            lvb: lock.lvb.as_ref().map_or(Vec::new(), |lvb| lvb.to_vec()),
+            lvb: lock.lvb.as_ref().filter(|_| !silent).map_or(Vec::new(), |lvb| lvb.to_vec()),
         };
         let id = u64::from(lock.resource) + 1;
         let rcom = Rcom { result: 0, id, seq: self.recovery.seq, seq_reply: 0, body: RcomBody::Lock(Box::new(body)) };

@@ -131,7 +131,8 @@ impl Engine {
         if valued.is_empty() {
             return;
         }
-        let certain = valued.iter().copied().find(|lock| self.locks[*lock].granted > Some(Mode::Cr));
+        let believed = |lock: &LockKey| self.locks[*lock].granted > Some(Mode::Cr) && !self.locks[*lock].doubtful;
+        let certain = valued.iter().copied().find(believed);
         let newest = valued.iter().copied().reduce(|best, lock| {
             match lvb::sequence_at_least(self.locks[lock].lvbseq, self.locks[best].lvbseq) {
                 true => lock,

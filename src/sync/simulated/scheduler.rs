@@ -1,6 +1,7 @@
 //! Who has the baton.
 
-use std::cell::RefCell;
+use super::pool;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -105,6 +106,8 @@ pub(super) struct Scheduler {
 const NOBODY: usize = usize::MAX;
 
 thread_local! {
+    /// So many places to pass by until the next wait.
+    static PASSES: Cell<u64> = const { Cell::new(0) };
     static ME: RefCell<Option<(Arc<Scheduler>, usize)>> = const { RefCell::new(None) };
 }
 
@@ -131,12 +134,15 @@ pub fn chance(one_in: u64) -> bool {
 
 /// A place where this thread could have to wait: it does, one time in [`Settings::one_in`].
 pub fn pause() {
+    let passes = PASSES.get();
+    if passes > 0 {
+        return PASSES.set(passes - 1);
+    }
     if let Some((s, me)) = me() {
         let mut state = s.lock();
         let one_in = state.settings.one_in;
-        if state.random(one_in) == 0 {
-            s.switch(state, me);
-        }
+        PASSES.set(state.random(2 * one_in));
+        s.switch(state, me);
     }
 }
 
@@ -368,13 +374,14 @@ impl Scheduler {
     ) -> std::io::Result<usize> {
         let n = self.add(&mut self.lock(), name);
         let scheduler = Arc::clone(self);
-        let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(move || scheduler.live(n, body))?;
-        self.lock().slots[n].machine = Some(thread.thread().clone());
+        let machine = pool::run(Box::new(move || scheduler.live(n, body)))?;
+        self.lock().slots[n].machine = Some(machine);
         Ok(n)
     }
 
     fn live(self: Arc<Self>, n: usize, body: impl FnOnce()) {
         ME.set(Some((Arc::clone(&self), n)));
+        PASSES.set(0);
         self.await_baton(n);
         let ended = catch_unwind(AssertUnwindSafe(body));
         let mut state = self.lock();
@@ -390,6 +397,7 @@ impl Scheduler {
             }
         }
         ME.set(None);
+        PASSES.set(0);
         state.slots[n].status = Status::Done;
         state.alive.retain(|other| *other != n);
         for joiner in std::mem::take(&mut state.slots[n].joiners) {
