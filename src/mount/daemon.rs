@@ -19,8 +19,8 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long whoever unmounts waits for the last user of a volume in a daemon that goes on with others.
@@ -75,7 +75,7 @@ pub(super) fn run(
     }
     hosting.wait();
     hosting.host.end();
-    if let Err(e) = dir.remove(served.is_err()) {
+    if let Err(e) = dir.remove() {
         tracing::warn!("runtime state cannot be tidied: {e}");
     }
     served

@@ -145,7 +145,7 @@ fn hand_over(plan: &Plan, socket: &Path, (options, sloppy): (&str, bool)) -> io:
     let mut options = options.to_owned();
     if let Some(file) = &plan.options.cluster.file {
         // The daemon works elsewhere.
-        options = format!("{options},cluster={}", std::path::absolute(file)?.display());
+        options = format!("{options},cluster={}", file.display());
     }
     let (source, target) = (plan.source.clone(), plan.target.clone());
     let order = Order { source, target, options, sloppy, namespace: namespace()? };

@@ -28,6 +28,11 @@ pub(super) struct Plan {
 pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> Result<Plan, String> {
     let say = |what: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", what.display());
     let io = |what: &Path, e: io::Error| say(what, &client::words(&e));
+    // The daemon works in another folder.
+    if let Some(file) = &mut options.cluster.file {
+        let absolute = std::path::absolute(&*file).map_err(|e| io(&*file, e))?;
+        *file = absolute;
+    }
     let source = source.canonicalize().map_err(|e| io(source, e))?;
     let target = target.canonicalize().map_err(|e| io(target, e))?;
     if target.metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotConnected) {
