@@ -9,6 +9,7 @@
 //! | `core`, `recover` | what the machine and everybody else share; the one thread that does what it says |
 //! | `join` | [`Cluster`]: entering, serving, leaving |
 //! | `watch` | which locks are in demand, and what is waited for |
+//! | `service` | which lock service that is |
 //! | `withdraw`, `freeze` | parting after a contradiction (5.9); all nodes stand still (ondisk.md 8.12) |
 //!
 //! # What protects the data
@@ -39,6 +40,7 @@ mod join;
 mod modes;
 mod name;
 mod recover;
+mod service;
 mod watch;
 mod withdraw;
 
@@ -46,6 +48,8 @@ mod withdraw;
 mod tests;
 
 pub use join::{Cluster, JoinError, JoinOptions, Mounter};
+#[cfg(feature = "simulated")]
+pub use service::{LockSpace, Node, Service, Space};
 pub use watch::{Demand, Wait};
 pub use withdraw::Parting;
 

@@ -11,6 +11,9 @@ use lockclient::mode::Mode;
 use lockclient::node::space::{Completion, LockClient, LockRequest, LockSpace, Progress, Prompt};
 use lockclient::node::{Node, NodeConfig};
 use lockclient::status::{Refusal, Status};
+use lockclient::tls::TlsFiles;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,7 +79,8 @@ struct Member {
 impl Member {
     fn request(&self, token: u64, name: &str, mode: Mode) -> Progress {
         let name = name.as_bytes();
-        let request = LockRequest { token, name, mode, flags: NONE, lvb: None, wants_notices: true };
+        let request =
+            LockRequest { token, name, mode, flags: NONE, lvb: None, wants_notices: true, uses_lost_value: false };
         self.space.request(request).expect("request")
     }
 
@@ -89,7 +93,33 @@ impl Member {
     }
 }
 
+/// Credentials for nodes, signed by an authority made for the purpose; the files go with the folder.
+fn credentials(count: u32) -> (tempfile::TempDir, BTreeMap<NodeId, TlsFiles>) {
+    let dir = tempfile::tempdir().expect("folder");
+    let mut params = CertificateParams::new(Vec::new()).expect("params");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("key");
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, params.self_signed(&key).expect("certificate").pem()).expect("file");
+    let issuer = Issuer::new(params, key);
+    let names: BTreeMap<NodeId, String> = (1..=count).map(|n| (NodeId(n), format!("node{n}"))).collect();
+    let files = names.iter().map(|(node, name)| {
+        let key = KeyPair::generate().expect("key");
+        let params = CertificateParams::new(vec![name.clone()]).expect("params");
+        let (certificate, private) = (dir.path().join(format!("{name}.pem")), dir.path().join(format!("{name}.key")));
+        std::fs::write(&certificate, params.signed_by(&key, &issuer).expect("certificate").pem()).expect("file");
+        std::fs::write(&private, key.serialize_pem()).expect("file");
+        (*node, TlsFiles { ca: ca.clone(), certificate, key: private, names: names.clone() })
+    });
+    let files = files.collect();
+    (dir, files)
+}
+
 fn cluster(runtime: &Runtime, net: u8, count: u32) -> Vec<Member> {
+    cluster_with(runtime, net, count, &BTreeMap::new())
+}
+
+fn cluster_with(runtime: &Runtime, net: u8, count: u32, tls: &BTreeMap<NodeId, TlsFiles>) -> Vec<Member> {
     let nodes: Vec<NodeId> = (1..=count).map(NodeId).collect();
     let address = |node: u32| SocketAddr::from((Ipv4Addr::new(127, 98, net, node as u8), 21064));
     let start = |id: &NodeId| NodeConfig {
@@ -106,7 +136,7 @@ fn cluster(runtime: &Runtime, net: u8, count: u32) -> Vec<Member> {
             fencing: true,
         })),
         fence: nodes.iter().map(|n| (*n, FenceDevice { agent: "none".into(), options: vec![] })).collect(),
-        tls: None,
+        tls: tls.get(id).cloned(),
     };
     let configs: Vec<NodeConfig> = nodes.iter().map(start).collect();
     runtime.block_on(async {
@@ -303,7 +333,7 @@ fn detection(runtime: &Runtime) {
 }
 
 fn main() {
-    // Words choose: single, many, death, recovery.
+    // Words choose: single, many, tls, death, recovery.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
     let runtime = Runtime::new().expect("runtime");
@@ -315,6 +345,14 @@ fn main() {
         many_at_once(&members);
     }
     members.into_iter().for_each(|member| drop(member.node));
+    if wanted("tls") {
+        println!("with TLS:");
+        let (_files, tls) = credentials(2);
+        let members = cluster_with(&runtime, 2, 2, &tls);
+        one_at_a_time(&members);
+        many_at_once(&members);
+        members.into_iter().for_each(|member| drop(member.node));
+    }
     if wanted("death") {
         detection(&runtime);
     }

@@ -6,6 +6,7 @@
 //! Everything an engine wants done leaves it, in its order, while its lock is held: frames into the conversations,
 //! callbacks into the lockspace's queue ([`teller`]). Clients are never called from inside a call of theirs.
 
+mod control;
 mod links;
 pub mod plocks;
 pub mod space;
@@ -15,7 +16,7 @@ mod tests;
 mod trust;
 
 use crate::clock::Clock;
-use crate::engine::{Config, Event};
+use crate::engine::Config;
 use crate::fence::{FenceDevice, fence};
 use crate::ids::NodeId;
 use crate::inspect::NodeView;
@@ -23,6 +24,7 @@ use crate::membership::{Membership, MembershipAction, MembershipEvent};
 use crate::recovery::Start;
 use crate::tls::{Tls, TlsFiles};
 use crate::transport::{Counters, Settings, Strangers, Transport, TransportEvent, lines};
+use control::Order;
 use links::Links;
 pub use links::PeerStatus;
 use space::{Callback, LockClient, LockSpace, Shared};
@@ -72,15 +74,30 @@ enum Command {
     Release { lockspace: u32, done: oneshot::Sender<()> },
     Stopped(u32),
     Fenced(NodeId, bool),
-    Shutdown(oneshot::Sender<()>),
+    Shutdown(oneshot::Sender<bool>),
     BreakConnections,
-    Inspect(oneshot::Sender<NodeView>),
+    Inspect(oneshot::Sender<Sketch>),
+}
+
+/// A view of the node that lacks its lockspaces: whoever asks looks into these himself, and waits for their engines.
+struct Sketch {
+    view: NodeView,
+    spaces: Vec<Arc<Shared>>,
+}
+
+impl Sketch {
+    fn finish(self) -> NodeView {
+        let lockspaces = self.spaces.iter().map(|shared| shared.view()).collect();
+        NodeView { lockspaces, ..self.view }
+    }
 }
 
 /// What engines have for the driver.
 pub(crate) enum Outbound {
     Recovered(u32),
     RecoveryFailed(u32),
+    /// The lockspace has carried out its last order.
+    Left(u32),
 }
 
 /// What a node has counted, and where it stands with its peers.
@@ -129,6 +146,7 @@ impl Node {
             joining: BTreeMap::new(),
             leaving: BTreeMap::new(),
             fence_failures: BTreeMap::new(),
+            ending: 0,
         };
         let task = tokio::spawn(driver.run(inbox, outgoing, events));
         Ok(Node { id: config.node, commands, outbound, links, counters, task, clock })
@@ -181,7 +199,7 @@ impl Node {
     pub async fn inspect(&self) -> Option<NodeView> {
         let (answer, view) = oneshot::channel();
         self.commands.send(Command::Inspect(answer)).ok()?;
-        view.await.ok()
+        view.await.ok().map(Sketch::finish)
     }
 
     /// A way to look at the node from any thread that may block, as long as it lives.
@@ -189,16 +207,17 @@ impl Node {
         Inspector(self.commands.clone())
     }
 
-    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
-    pub async fn shutdown(mut self) {
+    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets. False: not all peers
+    /// have parted with us within five seconds.
+    pub async fn shutdown(mut self) -> bool {
         let (done, answer) = oneshot::channel();
-        if self.commands.send(Command::Shutdown(done)).is_ok() {
-            // As above.
-            let _ended = answer.await;
-        }
+        let asked = self.commands.send(Command::Shutdown(done)).is_ok();
+        // An error means that the node has ended, and its conversations with it.
+        let parted = asked && answer.await.unwrap_or(false);
         self.task.abort();
         // The task has been told to end; that it was aborted is no news.
         let _aborted = (&mut self.task).await;
+        parted
     }
 }
 
@@ -211,7 +230,7 @@ impl Inspector {
     pub fn inspect(&self) -> Option<NodeView> {
         let (answer, view) = oneshot::channel();
         self.0.send(Command::Inspect(answer)).ok()?;
-        view.blocking_recv().ok()
+        view.blocking_recv().ok().map(Sketch::finish)
     }
 }
 
@@ -261,6 +280,8 @@ struct Driver {
     leaving: BTreeMap<u32, oneshot::Sender<()>>,
     /// How often in a row fencing a node has failed.
     fence_failures: BTreeMap<u32, u32>,
+    /// Lockspaces that we have left and that have orders to carry out still.
+    ending: usize,
 }
 
 /// How long the peers are waited for when we part.
@@ -275,7 +296,8 @@ impl Driver {
         mut outgoing: UnboundedReceiver<Outbound>,
         mut events: Receiver<TransportEvent>,
     ) {
-        let mut parting: Option<(Instant, oneshot::Sender<()>)> = None;
+        let mut parting: Option<(Instant, oneshot::Sender<bool>)> = None;
+        let mut parted;
         let links = self.links.clone();
         loop {
             let wake = tokio::time::Instant::from_std(self.wake());
@@ -301,13 +323,20 @@ impl Driver {
                 self.transport_event(event);
             }
             self.tick();
+            if parting.is_some() && self.has_left() {
+                // Also with who asked us something since we left.
+                links.part();
+            }
             links.flush_all();
             if let Some((limit, _)) = &parting {
-                let parted = self.spaces.list.is_empty() && links.have_parted();
+                parted = self.has_left() && links.have_parted();
                 if parted || *limit <= Instant::now() {
                     break;
                 }
             }
+        }
+        if !parted {
+            tracing::warn!(peers = ?links.status(), lockspaces = self.spaces.list.len(), "not all peers have parted with us");
         }
         drop(self.spaces);
         // A conversation may have ended after the last flush, in the thread that reads.
@@ -317,7 +346,7 @@ impl Driver {
         drop(self.transport);
         if let Some((_, done)) = parting {
             // Whoever asked may have stopped waiting.
-            let _gone = done.send(());
+            let _gone = done.send(parted);
         }
     }
 
@@ -378,13 +407,13 @@ impl Driver {
             Command::BreakConnections => self.links.break_connections(),
             Command::Inspect(answer) => {
                 // Whoever asked may have stopped waiting.
-                let _gone = answer.send(self.view());
+                let _gone = answer.send(self.sketch());
             }
         }
     }
 
-    fn view(&self) -> NodeView {
-        NodeView {
+    fn sketch(&self) -> Sketch {
+        let view = NodeView {
             node: self.node.0,
             quorate: self.membership.is_quorate(),
             membership: {
@@ -396,8 +425,9 @@ impl Driver {
                 view
             },
             peers: self.links.views(),
-            lockspaces: self.spaces.list.values().map(|shared| shared.view()).collect(),
-        }
+            lockspaces: Vec::new(),
+        };
+        Sketch { view, spaces: self.spaces.list.values().cloned().collect() }
     }
 
     fn member(&mut self, event: MembershipEvent) {
@@ -411,7 +441,7 @@ impl Driver {
                 MembershipAction::Expelled(id) => {
                     tracing::error!(lockspace = id, "the cluster has gone on without this node; its locks are lost");
                     if let Some(shared) = self.spaces.list.get(&id) {
-                        shared.callback(Callback::Expelled);
+                        shared.order(Order::Tell(Callback::Expelled));
                     }
                     self.left(id);
                 }
@@ -434,9 +464,8 @@ impl Driver {
     /// Stops a lockspace; the membership hears of it once the client has been told.
     fn stop(&mut self, id: u32) {
         let Some(shared) = self.spaces.list.get(&id) else { return };
-        shared.feed(Event::Stop);
         let (told, wait) = oneshot::channel();
-        shared.callback(Callback::Barrier(told));
+        shared.order(Order::Stop { told: Some(told) });
         let commands = self.commands.clone();
         tokio::spawn(async move {
             // An error means that the callbacks have ended with the lockspace.
@@ -449,26 +478,35 @@ impl Driver {
     fn start(&mut self, id: u32, start: Start) {
         tracing::info!(lockspace = id, members = ?start.members.iter().map(|m| m.node.0).collect::<Vec<_>>(), "start");
         if let Some(shared) = self.spaces.list.get(&id) {
-            shared.feed(Event::Start(start));
+            shared.order(Order::Start(start));
         }
     }
 
     fn left(&mut self, id: u32) {
         if let Some(shared) = self.spaces.end(id) {
-            shared.feed(Event::Stop);
-            shared.end();
+            self.ending += 1;
+            shared.leave();
         }
         if let Some(done) = self.joining.remove(&id) {
             // As below.
             let _gone = done.send(false);
         }
+    }
+
+    /// Nothing of a lockspace that we have left is under way any more.
+    fn wound_up(&mut self, id: u32) {
+        self.ending = self.ending.saturating_sub(1);
         if let Some(done) = self.leaving.remove(&id) {
             // Whoever asked may have stopped waiting.
             let _gone = done.send(());
         }
-        if self.spaces.list.is_empty() {
+        if self.has_left() {
             self.links.part();
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.spaces.list.is_empty() && self.ending == 0
     }
 
     fn fence(&mut self, node: NodeId) {
@@ -491,6 +529,7 @@ impl Driver {
     fn outbound(&mut self, out: Outbound) {
         match out {
             Outbound::Recovered(id) => self.joined(id, true),
+            Outbound::Left(id) => self.wound_up(id),
             Outbound::RecoveryFailed(id) => {
                 tracing::error!(lockspace = id, "members are configured differently");
                 self.joined(id, false);

@@ -12,16 +12,16 @@ use super::freeze::Freeze;
 use super::name;
 use crate::error::Result;
 use crate::ids::{Jid, LockName};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use lockclient::flags::LockFlags;
 use lockclient::frame::Slot;
 use lockclient::ids::LockId;
 use lockclient::mode::Mode;
-use lockclient::node::space::{Completion, LockClient};
+use lockclient::node::space::{Completion, LockClient, Prompt};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// See the module.
 pub(super) struct Core {
@@ -262,6 +262,11 @@ impl Core {
 }
 
 impl LockClient for Core {
+    /// Nothing here waits for more than a mutex: what takes its time is done by the threads that give locks up, and by the
+    /// control and the freeze thread.
+    fn prompt(&self) -> Prompt {
+        Prompt::Always
+    }
     fn completed(&self, token: u64, completion: Completion) {
         self.dlm.completed(token, &completion);
     }

@@ -20,20 +20,21 @@
 use super::direct::Direct;
 use super::modes::{ceiling, flags, mode, reply};
 use super::name;
+use super::service::LockSpace;
 use super::watch::{Heat, Wait};
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::LockName;
-use crate::sync::{DashMap, Mutex, RwLock};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use crate::sync::{DashMap, Instant, Mutex, RwLock, thread};
 use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
 use lockclient::mode::Mode;
-use lockclient::node::space::{Completion, LockRequest, LockSpace, Progress};
+use lockclient::node::space::{Completion, LockRequest, Progress};
 use lockclient::status::{Refusal, Status};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A lock that is busy is asked for again after this.
 pub(super) const BUSY: Duration = Duration::from_millis(20);
@@ -42,7 +43,7 @@ pub(super) const BUSY: Duration = Duration::from_millis(20);
 pub(super) struct Dlm {
     space: OnceLock<LockSpace>,
     entries: DashMap<LockName, Entry>,
-    directs: RwLock<HashMap<u64, Arc<Direct>>>,
+    directs: RwLock<BTreeMap<u64, Arc<Direct>>>,
     next_direct: AtomicU64,
     calls: Mutex<Calls>,
     /// As `parked.held`, to be read without its lock.
@@ -92,7 +93,7 @@ struct Parked {
     /// Since when.
     since: Option<Instant>,
     closed: bool,
-    grants: HashMap<LockName, (Arc<dyn LockClient>, Option<Lvb>)>,
+    grants: BTreeMap<LockName, (Arc<dyn LockClient>, Option<Lvb>)>,
 }
 
 /// What is done a little later, by a thread of its own.
@@ -119,7 +120,7 @@ impl Dlm {
             heat: Heat::default(),
         });
         let weak = Arc::downgrade(&dlm);
-        std::thread::Builder::new().name("locks late".into()).spawn(move || run_late(&weak, &inbox))?;
+        thread::Builder::new().name("locks late".into()).spawn(move || run_late(&weak, &inbox))?;
         Ok(dlm)
     }
 
@@ -406,7 +407,15 @@ fn ask(
         entry.valued = request.lvb.is_some();
         let lvb = entry.valued.then(|| Box::from([0_u8; 32]) as Box<[u8]>);
         let resource = name.resource();
-        return space.request(LockRequest { token, name: resource.as_bytes(), mode, flags, lvb, wants_notices: true });
+        return space.request(LockRequest {
+            token,
+            name: resource.as_bytes(),
+            mode,
+            flags,
+            lvb,
+            wants_notices: true,
+            uses_lost_value: false,
+        });
     }
     // A lock that was made without storage stays so.
     flags.set(LockFlags::VALBLK, entry.valued && request.lvb.is_some());

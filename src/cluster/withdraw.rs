@@ -14,9 +14,10 @@
 use super::control::{Event, Which};
 use super::core::Core;
 use super::direct::{Direct, Got};
+use super::service::LockSpace;
+use crate::sync::thread;
 use lockclient::flags::LockFlags;
 use lockclient::mode::Mode;
-use lockclient::node::space::LockSpace;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -110,7 +111,7 @@ fn await_replay(core: &Core) -> Parting {
         }
         match recovery.is_clean(jid) {
             Ok(true) => return Parting::Replayed,
-            Ok(false) => std::thread::sleep(LOOK),
+            Ok(false) => thread::sleep(LOOK),
             Err(e) => {
                 tracing::error!("journal {}: {e}", jid.0);
                 return Parting::Unreplayed;

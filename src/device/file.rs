@@ -211,7 +211,8 @@ impl BlockDevice for FileDevice {
         self.check_write(offset, buf.len() as u64)?;
         let bounce = (!self.aligned(buf)).then(|| AlignedBuf::copy_of(buf));
         let buf = bounce.as_deref().unwrap_or(buf);
-        if self.dsync.load(Ordering::Relaxed) {
+        // On a block device RWF_DSYNC costs a flush more: the kernel writes with FUA (or flushes), and flushes once more.
+        if !self.block_device && self.dsync.load(Ordering::Relaxed) {
             if self.write_dsync(offset, buf)? {
                 return Ok(());
             }

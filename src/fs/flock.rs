@@ -10,7 +10,7 @@ use super::Fs;
 use crate::error::{Error, Result};
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::{BlockAddr, LockKind, LockName};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, thread};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Weak};
@@ -139,12 +139,12 @@ impl Flocks {
     fn retry(&self, addr: BlockAddr, ticket: u64, after: Duration) {
         let flocks = self.me.clone();
         let waits = move || {
-            std::thread::sleep(after);
+            thread::sleep(after);
             if let Some(flocks) = flocks.upgrade() {
                 flocks.step(addr, |table| table.retry(ticket));
             }
         };
-        if let Err(e) = std::thread::Builder::new().name("gfs2r-flock".into()).spawn(waits) {
+        if let Err(e) = thread::Builder::new().name("gfs2r-flock".into()).spawn(waits) {
             tracing::error!("no thread for a lock that is to be tried again: {e}");
         }
     }

@@ -12,11 +12,10 @@ use super::queue::{Entry, Ticket, Waiter};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
-use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
+use crate::sync::{Instant, Mutex, MutexGuard, RwLock, about_to_wait, thread};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often one who waits with limited patience looks whether it has any left.
 const PATIENT_LOOKS: Duration = Duration::from_millis(2);
@@ -40,6 +39,8 @@ pub(super) struct Shared<T: Protected> {
     pub(super) start: Instant,
     /// See [`GlockTable::hold_at_most`](super::GlockTable).
     pub(super) hold_ms: AtomicU64,
+    /// See [`GlockTable::shut`](super::GlockTable).
+    pub(super) shut: AtomicBool,
 }
 
 /// A cluster lock with the object it protects inside.
@@ -61,11 +62,20 @@ struct Slow {
     waiting: Vec<Waiting>,
     tickets: u64,
     lvb: Option<Box<Lvb>>,
+    /// What comes next takes its time: done by a thread of the pool once the mutex is free.
+    step: Option<Step>,
+}
+
+/// A step of a change of state that waits for the kernel or the disk.
+enum Step {
+    Drain(LockState),
+    Sync,
+    Invalidate,
 }
 
 struct Waiting {
     ticket: Ticket,
-    thread: Thread,
+    thread: thread::Thread,
     outcome: Option<Result<(), Refusal>>,
 }
 
@@ -89,7 +99,7 @@ impl<T: Protected> Glock<T> {
             touched: AtomicBool::new(true),
             serial,
             object: Arc::new(RwLock::new(None)),
-            slow: Mutex::new(Slow { machine, waiting: Vec::new(), tickets: 0, lvb: None }),
+            slow: Mutex::new(Slow { machine, waiting: Vec::new(), tickets: 0, lvb: None, step: None }),
             shared,
         })
     }
@@ -106,15 +116,33 @@ impl<T: Protected> Glock<T> {
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
     pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, (tries, entry), None) }
+        if !self.acquire_fast(wants) {
+            self.acquire_slowly(wants, (tries, entry), None)?;
+        }
+        self.unless_shut()
+    }
+
+    /// For who has just become a holder.
+    fn unless_shut(self: &Arc<Self>) -> Result<()> {
+        if !self.shared.shut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.release();
+        Err(Error::Withdrawn)
+    }
+
+    /// True when somebody holds it.
+    pub(super) fn is_held(&self) -> bool {
+        let word = self.word.load(Ordering::SeqCst);
+        if word & SLOW == 0 { unpack(word).1.1 > 0 } else { self.slow.lock().machine.held.1 > 0 }
     }
 
     /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
     pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
-        if self.acquire_fast(wants) {
-            return Ok(());
+        if !self.acquire_fast(wants) {
+            self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))?;
         }
-        self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))
+        self.unless_shut()
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
@@ -156,7 +184,7 @@ impl<T: Protected> Glock<T> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
-        slow.waiting.push(Waiting { ticket, thread: std::thread::current(), outcome: None });
+        slow.waiting.push(Waiting { ticket, thread: thread::current(), outcome: None });
         let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries, entry }));
         loop {
             if let Some(outcome) = slow.take_outcome(ticket) {
@@ -184,8 +212,8 @@ impl<T: Protected> Glock<T> {
             }
             self.leave(slow);
             match patient {
-                None => std::thread::park(),
-                Some(_) => std::thread::park_timeout(PATIENT_LOOKS),
+                None => thread::park(),
+                Some(_) => thread::park_timeout(PATIENT_LOOKS),
             }
             slow = self.enter();
         }
@@ -202,7 +230,10 @@ impl<T: Protected> Glock<T> {
     }
 
     /// Gives the mutex back, and the fast path if nothing is under way.
-    fn leave(&self, slow: MutexGuard<'_, Slow>) {
+    fn leave(self: &Arc<Self>, mut slow: MutexGuard<'_, Slow>) {
+        if let Some(step) = slow.step.take() {
+            self.in_background(move |g| g.go(step));
+        }
         if slow.machine.is_quiet() {
             self.word.store(pack(slow.machine.state, slow.machine.held), Ordering::Release);
         }
@@ -244,12 +275,12 @@ impl<T: Protected> Glock<T> {
             }
             Effect::Cancel => self.shared.manager.cancel(self.name),
             // What is left of a table that nobody else can want needs no drain either.
-            Effect::Drain(to) if self.must_drain(to) => self.in_background(move |g| g.drain(to)),
+            Effect::Drain(to) if self.must_drain(to) => slow.step = Some(Step::Drain(to)),
             Effect::Drain(_) => return Some(Event::Drained(true)),
-            Effect::Sync if self.shared.manager.is_shared() => self.in_background(|g| g.sync()),
+            Effect::Sync if self.shared.manager.is_shared() => slow.step = Some(Step::Sync),
             // Nobody else will ever look: the log brings the changes to the disk in its own time.
             Effect::Sync => return Some(Event::Synced(true)),
-            Effect::Invalidate => self.in_background(|g| g.invalidate()),
+            Effect::Invalidate => slow.step = Some(Step::Invalidate),
             Effect::WakeAt(at) => {
                 let weak = Arc::downgrade(self);
                 let when = self.shared.start + Duration::from_millis(at);
@@ -282,17 +313,31 @@ impl<T: Protected> Glock<T> {
         self.shared.manager.is_shared() && self.context().is_ok_and(|cx| T::must_drain(self.name, to, &cx))
     }
 
-    /// The object is not locked: those whom the drain waits for need it.
-    fn drain(self: &Arc<Self>, to: LockState) {
-        // A closed volume has no kernel that caches anything.
-        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
-        let ok = result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
-        self.tell(Event::Drained(ok));
+    /// Does a step, and those that follow it: no other thread has to be woken for them.
+    fn go(self: &Arc<Self>, first: Step) {
+        let mut next = Some(first);
+        while let Some(step) = next.take() {
+            let event = match step {
+                Step::Drain(to) => Event::Drained(self.drain(to)),
+                Step::Sync => Event::Synced(self.sync()),
+                Step::Invalidate => self.invalidate(),
+            };
+            let slow = self.enter();
+            let mut slow = self.run(slow, event);
+            next = slow.step.take();
+            self.leave(slow);
+        }
     }
 
-    fn sync(self: &Arc<Self>) {
-        let ok = self.try_sync().inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok();
-        self.tell(Event::Synced(ok));
+    /// The object is not locked: those whom the drain waits for need it.
+    fn drain(&self, to: LockState) -> bool {
+        // A closed volume has no kernel that caches anything.
+        let result = self.context().map_or(Ok(()), |cx| T::drain(self.name, to, &cx));
+        result.inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok()
+    }
+
+    fn sync(&self) -> bool {
+        self.try_sync().inspect_err(|e| tracing::error!("lock {}: {e}", self.name)).is_ok()
     }
 
     fn try_sync(&self) -> Result<()> {
@@ -306,13 +351,13 @@ impl<T: Protected> Glock<T> {
         }
     }
 
-    fn invalidate(self: &Arc<Self>) {
+    fn invalidate(&self) -> Event {
         let object = self.object.write().take();
         if let Ok(cx) = self.context() {
             T::invalidate(self.name, &cx);
         }
         drop(object);
-        self.tell(Event::Invalidated);
+        Event::Invalidated
     }
 
     fn now(&self) -> Millis {

@@ -126,7 +126,11 @@ impl Host {
     /// Parts from the other nodes in order; to be called when all lockspaces are left.
     pub(super) fn end(&self) {
         match self.node.lock().take().map(Arc::try_unwrap) {
-            Some(Ok(node)) => self.runtime.block_on(node.shutdown()),
+            Some(Ok(node)) => {
+                if !self.runtime.block_on(node.shutdown()) {
+                    tracing::warn!("left the cluster without a last word from every node");
+                }
+            }
             Some(Err(_)) => tracing::error!("the cluster's node is still in use: it ends with the process"),
             None => {}
         }

@@ -7,6 +7,7 @@
 //! is lines: `waiting TEXT`, then `ok` or `error WHY`; `ending` says that the daemon is about to end: begin again.
 
 use super::cluster::Host;
+use super::daemon::Terms;
 use super::options::MountOptions;
 use super::plan::{self, Plan};
 use super::rundir::{self, NodeDir};
@@ -229,7 +230,8 @@ fn take(stream: &UnixStream, hosting: &Arc<Hosting>) -> io::Result<()> {
         mounted.store(true, Ordering::Release);
         say("ok", "")
     };
-    let served = daemon::serve_volume(plan, run_dir, Some(place), &stop, &waiting, ready);
+    let served =
+        daemon::serve_volume(plan, run_dir, Some(place), &Terms { stop: &stop, waiting: &waiting, front: None }, ready);
     match served {
         Err(why) if !mounted.load(Ordering::Acquire) => say("error", &why),
         _ => Ok(()),

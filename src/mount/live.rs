@@ -46,6 +46,8 @@ impl Live {
     /// Has other nodes replay our journal, and leaves the cluster when that is done. `Unreplayed`: nobody did; to be tried again.
     pub(super) fn withdraw(&self) -> Parting {
         let Some(part) = self.cluster() else { return Parting::Replayed };
+        // What we know is overtaken as soon as another node has replayed our journal.
+        self.opened.fs.shut();
         let parting = part.withdraw();
         match parting {
             Parting::Replayed => tracing::info!("another node has replayed our journal"),

@@ -192,8 +192,10 @@ impl Fixed {
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.mutual) else { return };
         peer.mutual = false;
         let Some(incarnation) = peer.beat.as_ref().map(|beat| beat.incarnation) else { return };
-        let member =
-            self.spaces.values().any(|space| space.begun.members.iter().any(|(n, i, _)| (*n, *i) == (node, incarnation)));
+        let member = self
+            .spaces
+            .values()
+            .any(|space| space.begun.members.iter().any(|(n, i, _)| (*n, *i) == (node, incarnation)));
         // Whatever was done to it, it was heard since.
         self.fenced.remove(&node);
         if member {
@@ -369,7 +371,8 @@ impl Fixed {
             (space.started, space.begun) = (true, view);
         }
         // The leader has had them fenced.
-        self.doubtful.retain(|node| self.spaces.values().any(|s| !s.started && s.begun.members.iter().any(|m| m.0 == *node)));
+        self.doubtful
+            .retain(|node| self.spaces.values().any(|s| !s.started && s.begun.members.iter().any(|m| m.0 == *node)));
         self.actions.push_back(MembershipAction::Start(lockspace, start));
         self.next_beat = 0;
     }

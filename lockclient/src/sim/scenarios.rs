@@ -1,5 +1,6 @@
 //! The scenarios of dlm.md 6.6, by number. Each is one deterministic run; `sim_random` varies the order of messages.
 
+mod aborted;
 mod basics;
 mod directory;
 mod overlap;

@@ -20,4 +20,4 @@ mod events;
 mod node;
 
 pub use events::{Event, Events};
-pub use node::{KernelNode, Reply};
+pub use node::{KernelNode, Reply, ran};

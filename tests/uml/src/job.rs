@@ -166,7 +166,7 @@ impl Outcome {
     /// The kernel's lines that tell of trouble: a withdraw, an oops, a warning, an error of the filesystem or the disk.
     /// Empty after a healthy run, replay of a journal included.
     pub fn trouble(&self) -> Vec<&str> {
-        self.kernel.lines().filter(|line| is_trouble(line)).collect()
+        trouble(&self.kernel)
     }
 
     /// Everything one wants to read when an assertion about this outcome fails.
@@ -187,6 +187,11 @@ impl Outcome {
     pub fn success(self) -> Result<Outcome, String> {
         if self.is_ok() { Ok(self) } else { Err(self.report()) }
     }
+}
+
+/// The lines of a kernel's messages that tell of trouble.
+pub(crate) fn trouble(kernel: &str) -> Vec<&str> {
+    kernel.lines().filter(|line| is_trouble(line)).collect()
 }
 
 fn is_trouble(line: &str) -> bool {

@@ -19,7 +19,10 @@
 //! separate consoles. Nothing survives a guest, however it ends: its processes form one group that is killed when the
 //! handle is dropped, or when the test program itself dies; its job directory is removed with the [`Outcome`].
 //!
-//! Two programs of this crate do the work inside (a fork costs 30 ms there, so each is one process): `treelist`
+//! A cluster: [`kernels`] are several guests with one disk and the kernel's lock manager between them; [`nodes`] are daemons of
+//! gfs2r on this machine with the same disk; [`network`] is where both live.
+//!
+//! Programs of this crate do the work inside (a fork costs 30 ms there, so each is one process): `treelist`
 //! ([`tree`]) prints everything that can be seen of a directory tree, in one canonical form; `fswork` ([`work`]) does
 //! a seeded random workload.
 
@@ -33,6 +36,9 @@ mod find;
 mod guest;
 mod job;
 mod jobdir;
+pub mod kernels;
+pub mod network;
+pub mod nodes;
 pub mod tools;
 pub mod tree;
 pub mod work;

@@ -87,7 +87,9 @@ impl Fixed {
     /// At our first start: do those who live and are not in this view know that we have joined? From then on they begin
     /// nothing without us. Otherwise nodes that join at the same moment would each begin, alone.
     pub(super) fn others_know(&self, lockspace: u32, view: &View) -> bool {
-        let Some(space) = self.spaces.get(&lockspace).filter(|space| space.begun.members.is_empty()) else { return true };
+        let Some(space) = self.spaces.get(&lockspace).filter(|space| space.begun.members.is_empty()) else {
+            return true;
+        };
         let Some(named) = space.named else { return false };
         let others = self.peers.iter().filter(|(node, _)| !view.members.iter().any(|member| member.0 == **node));
         let others = others.filter(|(node, peer)| peer.mutual || self.has_just_come(**node));

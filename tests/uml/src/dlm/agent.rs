@@ -2,7 +2,7 @@
 //!
 //! A command is `NUMBER WORD ARGUMENT..`, its answer `= NUMBER RESULT TEXT` with 0 or a negative error. Operations on
 //! locks are done by a thread of their lockspace (the kernel lets them wait while it is stopped), creating and removing
-//! a lockspace by threads of their own. Events are `! completed TAG STATUS FLAGS LVB`, `! blocking TAG MODE`,
+//! a lockspace by threads of their own, as is a script that is run (`STATUS OUTPUT` is the text of its answer). Events are `! completed TAG STATUS FLAGS LVB`, `! blocking TAG MODE`,
 //! `! uevent ACTION LOCKSPACE`. Bytes are in hexadecimal digits, `-` stands for none.
 
 use super::device::{self, LVB_LENGTH, LockOp, Told};
@@ -15,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,6 +109,7 @@ impl Agent {
             ["address", path, address] => done(socket_address(address).and_then(|bytes| write(path, &bytes))),
             ["create", name] => self.in_background(call, name, Agent::create),
             ["remove", name] => self.in_background(call, name, Agent::remove),
+            ["run", script] => self.in_background(call, script, Agent::run),
             ["lock", name, tag, lock, mode, flags, resource, lvb] => {
                 self.operate(call, name, &[tag, lock, mode, flags, resource, lvb], false);
             }
@@ -159,6 +161,15 @@ impl Agent {
         // With the last handle on the device the locks of this process go; that is what leaving is.
         drop(space);
         self.control(&device::encode_remove(minor)).map(|_| "-".into())
+    }
+
+    /// Runs a shell script: its status, and all that it printed.
+    fn run(&self, script: &str) -> io::Result<String> {
+        let script = unhex(script).ok_or(Errno::INVAL)?;
+        let script = String::from_utf8(script).map_err(|_| Errno::INVAL)?;
+        let done = Command::new("/bin/bash").args(["-c", &script]).stdin(Stdio::null()).output()?;
+        let text = [done.stdout, done.stderr].concat();
+        Ok(format!("{} {}", done.status.code().unwrap_or(255), hex(&text)))
     }
 
     /// Passes on what the device tells, until the lockspace goes.

@@ -6,6 +6,7 @@ use crate::{Guest, Job, Outcome, Uml, guest_path, program};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,12 +50,19 @@ impl KernelNode {
     /// # Errors
     /// When it cannot be started or does not answer.
     pub fn boot(uml: &Uml, id: u32, address: Ipv4Addr, tap: &str, limit: Duration) -> Result<KernelNode, String> {
-        let job = Job::new(SCRIPT)
+        KernelNode::boot_with(uml, id, address, tap, Job::new("").memory_mib(256).limit(limit))
+    }
+
+    /// The same with disks, modules and whatever else the job has; its script is replaced.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not answer.
+    pub fn boot_with(uml: &Uml, id: u32, address: Ipv4Addr, tap: &str, job: Job) -> Result<KernelNode, String> {
+        let job = job
+            .script(SCRIPT)
             .variable("ADDRESS", address.to_string())
             .variable("AGENT", guest_path(&program("dlmguest")?))
-            .kernel_arg(format!("vec0:transport=tap,ifname={tap},depth=128,gro=1"))
-            .memory_mib(256)
-            .limit(limit);
+            .kernel_arg(format!("vec0:transport=tap,ifname={tap},depth=128,gro=1"));
         let guest = uml.spawn(&job)?;
         guest.wait_for_line("dlmguest: ready", BOOT)?;
         let agent = SocketAddr::from((address, 9000));
@@ -126,12 +134,57 @@ impl KernelNode {
     /// When the kernel does not ask.
     pub fn begin_create(&mut self, space: &str) -> Result<Receiver<Reply>, String> {
         let answer = self.send(&format!("create {space}"))?;
-        let asked = Event::Uevent("online".into(), space.into());
-        if let Err(error) = self.events.wait("uevent online", CALL, |event| *event == asked) {
-            return Err(format!("{error}; answer {:?}", answer.try_recv()));
-        }
+        self.wait_until_it_asks("online", space, &answer)?;
         self.step(&format!("mkdir {CONFIG}/spaces/{space}"))?;
         Ok(answer)
+    }
+
+    /// Begins to mount GFS2 on the guest's first disk, and waits until the kernel asks for the members of its lockspace.
+    /// Answered with [`KernelNode::admit`]; the mount's outcome is that of a script.
+    ///
+    /// # Errors
+    /// When the kernel does not ask.
+    pub fn begin_mount(&mut self, space: &str, options: &str) -> Result<Receiver<Reply>, String> {
+        let answer = self.begin_run(&format!("mount -t gfs2 -o '{options}' /dev/ubda /mnt/gfs"))?;
+        self.wait_until_it_asks("online", space, &answer)?;
+        self.step(&format!("mkdir {CONFIG}/spaces/{space}"))?;
+        Ok(answer)
+    }
+
+    /// Begins to unmount it, and waits until the kernel asks to be stopped.
+    ///
+    /// # Errors
+    /// When it does not ask.
+    pub fn begin_umount(&mut self, space: &str) -> Result<Receiver<Reply>, String> {
+        let answer = self.begin_run("umount /mnt/gfs")?;
+        self.wait_until_it_asks("offline", space, &answer)?;
+        Ok(answer)
+    }
+
+    fn wait_until_it_asks(&self, action: &str, space: &str, answer: &Receiver<Reply>) -> Result<(), String> {
+        let asked = Event::Uevent(action.into(), space.into());
+        match self.events.wait(&format!("uevent {action}"), CALL, |event| *event == asked) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error}; answer {:?}", answer.try_recv().map(|reply| ran(&reply)))),
+        }
+    }
+
+    /// Begins to run a shell script in the guest; [`ran`] reads the answer.
+    ///
+    /// # Errors
+    /// When the guest is gone.
+    pub fn begin_run(&mut self, script: &str) -> Result<Receiver<Reply>, String> {
+        self.send(&format!("run {}", hex(script.as_bytes())))
+    }
+
+    /// Runs a shell script in the guest to its end: what it printed, on both of its outputs.
+    ///
+    /// # Errors
+    /// When it ends with another status than 0, or not within `limit`.
+    pub fn run(&mut self, script: &str, limit: Duration) -> Result<String, String> {
+        let answer = self.begin_run(script)?;
+        let answer = answer.recv_timeout(limit).map_err(|_| format!("node {}: no end of: {script}", self.id))?;
+        ran(&answer).map_err(|error| format!("node {}: {script}: {error}", self.id))
     }
 
     /// Begins to leave a lockspace, and waits until the kernel asks to be stopped.
@@ -244,6 +297,11 @@ impl KernelNode {
         self.send(&format!("unlock {space} {tag} {lock} {flags} {}", hex(lvb)))
     }
 
+    /// The host's side of the guest's `$OUT`.
+    pub fn out(&self) -> &Path {
+        self.guest.out()
+    }
+
     /// What its kernel has said.
     pub fn kernel_log(&self) -> String {
         self.guest.kernel()
@@ -259,6 +317,17 @@ impl KernelNode {
         self.events.close();
         self.guest.kill()
     }
+}
+
+/// What a script printed.
+///
+/// # Errors
+/// Its status when that is not 0, and what it printed.
+pub fn ran(reply: &Reply) -> Result<String, String> {
+    let text = reply.as_ref().map_err(|error| format!("cannot be started: error {error}"))?;
+    let (status, output) = text.split_once(' ').unwrap_or((text, "-"));
+    let output = String::from_utf8_lossy(&unhex(output).unwrap_or_default()).into_owned();
+    if status == "0" { Ok(output) } else { Err(format!("status {status}: {output}")) }
 }
 
 fn listen(input: impl BufRead, events: &Events, pending: &Pending) {

@@ -1,0 +1,300 @@
+//! Hand-overs: two nodes append to one file in turn, so that one dirty block moves each time; and read it, so that nothing has to
+//! move. The kernel's GFS2 and lock manager in two guests, gfs2r in two guests of the same kind, gfs2r twice on this machine.
+//!
+//! `cargo bench -p gfs2r-uml --bench handover -- [--turns N] [--rounds N] [--only WORD] [--dir DIR] [--programs DIR]`
+//!
+//! A guest has one processor and pays more for a system call or a switch between processes than a real machine does: a daemon
+//! looks worse there than it is. The row of turns in which nothing is done tells what taking turns costs by itself.
+
+use gfs2r_uml::kernels::{Kernels, TABLE};
+use gfs2r_uml::nodes::{Nodes, cluster_file, must};
+use gfs2r_uml::{Job, Uml, guest_path, network};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const WHAT: &str = "hand-overs between two nodes";
+const TURNS: &str = env!("CARGO_BIN_EXE_turns");
+const PORT: u16 = 9100;
+const LIMIT: Duration = Duration::from_secs(300);
+/// What is done in turn, and by which letters: of the first node, of the second.
+const ROWS: [(&str, u8, u8); 6] = [
+    ("nothing", b'n', b'n'),
+    ("append, nothing", b'a', b'n'),
+    ("append, append", b'a', b'a'),
+    ("append, read", b'a', b'r'),
+    ("append, stat", b'a', b's'),
+    ("read, read", b'r', b'r'),
+];
+
+struct Args {
+    turns: u32,
+    rounds: u32,
+    only: String,
+    dir: PathBuf,
+    wait: bool,
+    programs: PathBuf,
+}
+
+fn arguments() -> Result<Args, String> {
+    let mut args = Args {
+        turns: 300,
+        rounds: 3,
+        only: String::new(),
+        dir: std::env::temp_dir(),
+        wait: false,
+        programs: programs(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--turns" => args.turns = value()?.parse().map_err(|error| format!("--turns: {error}"))?,
+            "--rounds" => args.rounds = value()?.parse().map_err(|error| format!("--rounds: {error}"))?,
+            "--only" => args.only = value()?,
+            "--dir" => args.dir = value()?.into(),
+            // Of another build, to compare with.
+            "--programs" => args.programs = value()?.into(),
+            // Keeps the mounts until a line arrives on standard input.
+            "--wait" => args.wait = true,
+            "--bench" => {}
+            _ => return Err(format!("{word}: not an option (--turns, --rounds, --only, --dir, --programs, --wait)")),
+        }
+    }
+    Ok(args)
+}
+
+/// A node that takes turns.
+struct Player(TcpStream);
+
+impl Player {
+    fn connect(address: Ipv4Addr) -> Result<Self, String> {
+        let address = SocketAddr::from((address, PORT));
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
+                Ok(stream) => {
+                    let limited = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(LIMIT)));
+                    return limited.map(|()| Self(stream)).map_err(|error| error.to_string());
+                }
+                Err(error) if Instant::now() > until => return Err(format!("{address}: {error}")),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    fn turn(&mut self, letter: u8) -> Result<(), String> {
+        let mut answer = [0];
+        let done = self.0.write_all(&[letter]).and_then(|()| self.0.read_exact(&mut answer));
+        done.map_err(|error| error.to_string())?;
+        if answer == *b"k" { Ok(()) } else { Err(format!("'{}' failed", char::from(letter))) }
+    }
+}
+
+/// Microseconds of every turn, sorted.
+fn play(players: &mut [Player; 2], (first, second): (u8, u8), turns: u32) -> Result<Vec<u32>, String> {
+    let [one, two] = players;
+    for _ in 0..5 {
+        one.turn(first)?;
+        two.turn(second)?;
+    }
+    let mut all = Vec::new();
+    for n in 0..turns {
+        let begun = Instant::now();
+        if n % 2 == 0 {
+            one.turn(first)?
+        } else {
+            two.turn(second)?
+        }
+        all.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// Reads, writes and flushes of the disk so far, by both nodes; `None` where nobody counts them.
+type Disk = Option<[u64; 3]>;
+
+fn disk_of(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<Disk, String> {
+    let mut all = [0; 3];
+    for node in nodes {
+        let text = kernels.node(node)?.run("read -r line </sys/block/ubda/stat; echo $line", LIMIT)?;
+        let fields: Vec<u64> = text.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        for (sum, field) in all.iter_mut().zip([0, 4, 15]) {
+            *sum += fields.get(field).copied().unwrap_or(0);
+        }
+    }
+    Ok(Some(all))
+}
+
+/// Measures all rows with these players.
+fn measure(
+    who: &str,
+    players: &mut [Player; 2],
+    args: &Args,
+    mut disk: impl FnMut() -> Result<Disk, String>,
+) -> Result<(), String> {
+    for (row, first, second) in ROWS {
+        let before = disk()?;
+        let turns = play(players, (first, second), args.turns)?;
+        let all: u64 = turns.iter().map(|&us| u64::from(us)).sum();
+        let at = |part: f64| f64::from(turns[((turns.len() - 1) as f64 * part) as usize]) / 1000.0;
+        let io = before.zip(disk()?).map_or(String::new(), |(before, after)| {
+            // The turns that are not measured do their part.
+            let each = |n: usize| (after[n] - before[n]) as f64 / (turns.len() + 10) as f64;
+            format!("   {:.2} reads, {:.2} writes, {:.2} flushes", each(0), each(1), each(2))
+        });
+        println!(
+            "{who:<22} {row:<16} {:>9.1} turns/s   median {:>8.3}   99 % {:>8.3}   most {:>8.3} ms{io}",
+            turns.len() as f64 * 1e6 / all.max(1) as f64,
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+    Ok(())
+}
+
+fn programs() -> PathBuf {
+    Path::new(TURNS).with_file_name("")
+}
+
+fn format(image: &Path) -> Result<(), String> {
+    File::create(image).and_then(|file| file.set_len(1 << 30)).map_err(|error| error.to_string())?;
+    let mut command = Command::new(programs().join("mkfs.gfs2r"));
+    must(command.args(["-O", "-q", "-p", "lock_dlm", "-t", TABLE, "-j", "2", "-J", "32"]).arg(image)).map(drop)
+}
+
+fn job() -> Job {
+    Job::new("").module("fuse").memory_mib(384).limit(LIMIT)
+}
+
+fn start_players(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<[Player; 2], String> {
+    for node in nodes {
+        let address = network::guest_address(node);
+        let program = guest_path(Path::new(TURNS));
+        kernels.node(node)?.begin_run(&format!("exec {program} {address}:{PORT} /mnt/gfs/file >$OUT/turns 2>&1"))?;
+    }
+    let [one, two] = nodes.map(network::guest_address);
+    Ok([Player::connect(one)?, Player::connect(two)?])
+}
+
+fn kernel(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
+    const NODES: [u32; 2] = [1, 2];
+    let image = dir.join("kernel.image");
+    format(&image)?;
+    let mut kernels = Kernels::boot(uml, &image, &NODES, &job())?;
+    NODES.iter().try_for_each(|&node| kernels.mount(node, "noatime"))?;
+    let mut players = start_players(&mut kernels, NODES)?;
+    measure("kernel in guests", &mut players, args, || disk_of(&mut kernels, NODES))
+}
+
+fn ours_in_guests(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
+    // Others than the kernel's: a tap may still belong to a guest that was killed a moment ago.
+    const NODES: [u32; 2] = [3, 4];
+    let image = dir.join("guests.image");
+    format(&image)?;
+    let addresses = NODES.map(|node| (node, network::guest_address(node)));
+    let job = job().file("cluster.toml", cluster_file(&addresses, "/bin/true", 5000));
+    let mut kernels = Kernels::boot(uml, &image, &NODES, &job)?;
+    for node in NODES {
+        let program = guest_path(&args.programs.join("mount.gfs2r"));
+        let options = format!("fg,noatime,cluster=$OUT/cluster.toml,node=node{node}");
+        kernels.node(node)?.begin_run(&format!(
+            "mkdir /tmp/run; GFS2R_RUN_DIR=/tmp/run exec {program} /dev/ubda /mnt/gfs -o {options} >$OUT/log 2>&1"
+        ))?;
+    }
+    let mounted = "for i in $(seq 300); do mountpoint -q /mnt/gfs && exit; sleep 0.1; done; cat $OUT/log; exit 1";
+    for node in NODES {
+        kernels.node(node)?.run(mounted, Duration::from_secs(60))?;
+    }
+    let mut players = start_players(&mut kernels, NODES)?;
+    measure("gfs2r in guests", &mut players, args, || disk_of(&mut kernels, NODES))
+}
+
+/// A program that goes with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _gone = self.0.kill();
+        if let Err(error) = self.0.wait() {
+            eprintln!("{error}");
+        }
+    }
+}
+
+fn ours_here(dir: &Path, args: &Args) -> Result<(), String> {
+    let image = dir.join("here.image");
+    format(&image)?;
+    let mut nodes = Nodes::new(&dir.join("here"), &args.programs, &image, 2, 5000)?;
+    nodes.mount_all()?;
+    let mut running = Vec::new();
+    for node in [1, 2] {
+        let mut command = Command::new(TURNS);
+        command.arg(format!("{}:{PORT}", network::own_address(node))).arg(nodes.mnt(node).join("file"));
+        running.push(Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|e| e.to_string())?));
+    }
+    let mut players = [Player::connect(network::own_address(1))?, Player::connect(network::own_address(2))?];
+    measure("gfs2r on this machine", &mut players, args, || Ok(None))?;
+    if args.wait {
+        eprintln!("daemons {:?} {:?}; press Enter", nodes.daemon(1), nodes.daemon(2));
+        std::io::stdin().read_line(&mut String::new()).map_err(|error| error.to_string())?;
+    }
+    drop((players, running));
+    nodes.umount_all()
+}
+
+fn main() -> ExitCode {
+    if let Some(end) = network::enter(WHAT) {
+        return end;
+    }
+    let args = match arguments() {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if !Path::new("/dev/fuse").exists() || !programs().join("mount.gfs2r").exists() {
+        return network::skip(WHAT, "there is no /dev/fuse, or mount.gfs2r is not built in this profile");
+    }
+    let dir = args.dir.join(format!("gfs2r-handover-{}", std::process::id()));
+    let made = std::fs::create_dir_all(&dir);
+    let result = made.map_err(|error| error.to_string()).and_then(|()| rounds(&dir, &args));
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        eprintln!("{}: {error}", dir.display());
+    }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn rounds(dir: &Path, args: &Args) -> Result<(), String> {
+    let uml = Uml::find();
+    for _ in 0..args.rounds {
+        match &uml {
+            Ok(uml) => {
+                if "kernel".contains(&args.only) {
+                    kernel(uml, dir, args)?;
+                }
+                if "guests".contains(&args.only) {
+                    ours_in_guests(uml, dir, args)?;
+                }
+            }
+            Err(why) => eprintln!("SKIPPED: the guests: {why}"),
+        }
+        if "here".contains(&args.only) {
+            ours_here(dir, args)?;
+        }
+    }
+    Ok(())
+}

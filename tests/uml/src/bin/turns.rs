@@ -1,0 +1,50 @@
+//! `turns ADDRESS FILE`: does what it is told to one file, a letter at a time over TCP, and answers each with a letter: `k` done,
+//! `e` an error. `a` appends 64 bytes, `s` asks for the size, `r` reads the first bytes, `f` fsyncs, `n` does nothing. For benches
+//! in which nodes take turns; serves one connection.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
+use std::process::ExitCode;
+
+fn serve(address: &str, path: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    println!("turns: ready");
+    io::stdout().flush()?;
+    let (mut stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    let mut file = File::options().read(true).create(true).append(true).open(path)?;
+    let (mut letter, mut buffer) = ([0], [0; 64]);
+    while stream.read(&mut letter)? == 1 {
+        let done = match letter[0] {
+            b'a' => file.write_all(&[b'x'; 64]),
+            b's' => file.metadata().map(|_| ()),
+            b'r' => file.read_at(&mut buffer, 0).map(|_| ()),
+            b'f' => file.sync_all(),
+            b'n' => Ok(()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        };
+        if let Err(error) = &done {
+            println!("turns: {error}");
+        }
+        stream.write_all(if done.is_ok() { b"k" } else { b"e" })?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [address, path] = &arguments[..] else {
+        eprintln!("usage: turns ADDRESS FILE");
+        return ExitCode::from(2);
+    };
+    match serve(address, path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("turns: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
