@@ -181,12 +181,13 @@ fn mount_and_serve(
         run_dir.share_log(&cluster.who()).map_err(|e| say(&e))?;
     }
     let stops = Stops::watch(terms.stop).map_err(|e| say(&e))?;
+    let told = terms.waiting;
     let wait = |what: Option<&str>| {
         run_dir.set_waiting(what, &source);
         if let Some(what) = what {
             tracing::warn!("{}: {what}", source.display());
         }
-        (terms.waiting)(what);
+        told(what);
     };
     let terms = Terms { waiting: &wait, ..*terms };
     let (session, live) = match bring_up(plan, place, &terms) {
