@@ -24,11 +24,12 @@ impl Owners {
 }
 
 impl Plocks for Owners {
-    fn lock(&self, lock: Plock, wait: bool, done: LockDone) {
-        self.0.lock(self.named(lock), wait, done);
+    fn lock(&self, lock: Plock, ticket: u64, wait: bool, done: LockDone) {
+        // Tickets are a mount's own, as owners are.
+        self.0.lock(self.named(lock), ticket.wrapping_mul(64) + self.1, wait, done);
     }
-    fn cancel(&self, lock: Plock) {
-        self.0.cancel(self.named(lock));
+    fn cancel(&self, inode: BlockAddr, ticket: u64) {
+        self.0.cancel(inode, ticket.wrapping_mul(64) + self.1);
     }
     fn unlock(&self, lock: Plock, done: LockDone) {
         self.0.unlock(self.named(lock), done);
