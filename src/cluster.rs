@@ -8,8 +8,8 @@
 //! | `control` | who mounts first, whose journal is to be replayed: a pure machine (dlm.md 5.7, 5.8) |
 //! | `core`, `recover` | what the machine and everybody else share; the one thread that does what it says |
 //! | `join` | [`Cluster`]: entering, serving, leaving |
-//! | `service` | which lock service that is |
 //! | `watch` | which locks are in demand, and what is waited for |
+//! | `service` | which lock service that is |
 //! | `withdraw`, `freeze` | parting after a contradiction (5.9); all nodes stand still (ondisk.md 8.12) |
 //!
 //! # What protects the data

@@ -1,10 +1,10 @@
 //! Whether the mount may still write.
 
 use crate::error::{Error, Result};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex, thread};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Good until the first I/O error or contradiction; bad for ever afterwards (ondisk.md 8.12, withdraw).
 ///
@@ -83,7 +83,7 @@ impl Health {
                 *told = true;
                 tracing::warn!("writes wait: the other nodes may have gone on without this one");
             }
-            crate::sync::thread::sleep(LOOK);
+            thread::sleep(LOOK);
         }
     }
     /// After a withdraw: waits until no write is in the device's hands any more; false if some still is after this time.
@@ -93,7 +93,7 @@ impl Health {
             if Instant::now() >= until {
                 return false;
             }
-            crate::sync::thread::sleep(LOOK);
+            thread::sleep(LOOK);
         }
         true
     }

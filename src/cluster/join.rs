@@ -254,16 +254,16 @@ impl Cluster {
     /// Nothing may be written any more and the journal is dirty: others shall replay it. Waits for about ten seconds, not to be
     /// called with a lock held that [`Recovery::is_clean`] or [`Recovery::lost`] needs. Says [`Parting::Replayed`] at once when
     /// the cluster has lost us: it has seen to our journal. After [`Parting::Unreplayed`] it may be called again, and tries again;
-    /// in the end the process has to end. After `Replayed` it does nothing.
+    /// in the end the process has to end. After any other end it does nothing.
     pub fn withdraw(&self) -> Parting {
         let mut ended = self.parting.lock();
-        if *ended == Some(Parting::Replayed) {
-            return Parting::Replayed;
+        if let Some(parting @ (Parting::Replayed | Parting::Alone)) = *ended {
+            return parting;
         }
         self.core.freeze.stop();
         let parting = withdraw::withdraw(&self.core).unwrap_or(Parting::Replayed);
         *ended = Some(parting);
-        if parting == Parting::Replayed {
+        if parting != Parting::Unreplayed {
             self.part();
         }
         parting

@@ -11,6 +11,7 @@ mod simulated {
     use lockclient::engine::Config;
     use lockclient::flags::LockFlags;
     use lockclient::ids::LockId;
+    use lockclient::inspect::SpaceView;
     use lockclient::mode::Mode;
     use lockclient::node::JoinError;
     use lockclient::node::space::{LockClient, LockRequest, Progress};
@@ -96,6 +97,14 @@ mod simulated {
         }
         pub(in super::super) fn has_ended(&self) -> bool {
             self.0.has_ended()
+        }
+        /// Not looked at by a seed's tests.
+        pub(in super::super) fn inspect(&self) -> SpaceView {
+            SpaceView::default()
+        }
+        /// No node is stopped there and wakes later.
+        pub(in super::super) fn is_trusted(&self) -> bool {
+            !self.has_ended()
         }
         pub(in super::super) fn is_running(&self) -> bool {
             self.0.is_running()

@@ -127,12 +127,11 @@ pub fn mount_main() -> ExitCode {
 
 /// `mount.gfs2r` in the foreground, with a device of the caller's in front of the disk: how tests see what a bad disk does.
 /// `args`: as `mount.gfs2r` takes them, its name first.
-pub fn mount_on(args: Vec<OsString>, front: Front) -> Result<(), String> {
+pub fn mount_on(args: Vec<OsString>, front: Front<'_>) -> Result<(), String> {
     let args = MountArgs::try_parse_from(args).map_err(|e| e.to_string())?;
-    let list = args.options.join(",");
-    let options = MountOptions::parse(&list, args.sloppy).map_err(|e| e.to_string())?;
-    let plan = plan::Plan { front: Some(front), ..plan::plan(&args.spec, &args.dir, options)? };
-    daemon::run(plan, (&list, args.sloppy), false, || Ok(()))
+    let options = MountOptions::parse(&args.options.join(","), args.sloppy).map_err(|e| e.to_string())?;
+    let plan = plan::plan(&args.spec, &args.dir, options)?;
+    daemon::run(plan, Some(front), (&args.options.join(","), args.sloppy), false, || Ok(()))
 }
 
 /// `umount.gfs2r`.
@@ -218,10 +217,14 @@ fn mount(args: &MountArgs) -> Result<ExitCode, (u8, String)> {
             eprintln!("mount.gfs2r: new session: {e}");
         }
         std::env::set_current_dir("/").map_err(|e| (EXIT_SYSTEM, e.to_string()))?;
-        return daemon::run(plan, words, true, daemon::detach).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
+        return daemon::run(plan, None, words, true, daemon::detach)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|e| (EXIT_FAILED, e));
     }
     if foreground {
-        return daemon::run(plan, words, false, || Ok(())).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
+        return daemon::run(plan, None, words, false, || Ok(()))
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|e| (EXIT_FAILED, e));
     }
     drop(plan);
     let code = start_child().map_err(|e| (EXIT_SYSTEM, format!("cannot start the daemon: {}", client::words(&e))))?;

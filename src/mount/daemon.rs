@@ -5,7 +5,7 @@ use super::host::{self, Hosting, Place, Role};
 use super::keeper::Keeper;
 use super::live::Live;
 use super::options::MountOptions;
-use super::plan::Plan;
+use super::plan::{Front, Plan};
 use super::rundir::{self, RunDir};
 use super::{client, control, log, metrics};
 use crate::clock::SystemClock;
@@ -19,8 +19,8 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long whoever unmounts waits for the last user of a volume in a daemon that goes on with others.
@@ -29,6 +29,7 @@ const LETTING_GO: Duration = Duration::from_secs(5);
 /// Mounts and serves until unmounted. `ready` is called once the mount is usable. `words`: the options as they were given.
 pub(super) fn run(
     plan: Plan,
+    front: Option<Front<'_>>,
     words: (&str, bool),
     background: bool,
     ready: impl FnOnce() -> io::Result<()>,
@@ -41,11 +42,12 @@ pub(super) fn run(
             eprintln!("mount.gfs2r: {}: {what}", source.display());
         }
     };
+    let terms = Terms { stop: &stop, waiting: &waiting, front };
     let start_log = |file: &Path| if background { log::to_system(file) } else { Ok(log::to_stderr()) };
     let Some(who) = plan.cluster.as_ref().map(cluster::Plan::who) else {
         let run_dir = claim(&plan)?;
         start_log(&run_dir.log()).map_err(|e| say(&e))?;
-        return serve_volume(plan, run_dir, None, &stop, &waiting, ready);
+        return serve_volume(plan, run_dir, None, &terms, ready);
     };
     let dir = match host::find_role(&plan, &who, words).map_err(|why| why_of(&source, why))? {
         Role::Host(dir) => dir,
@@ -63,8 +65,7 @@ pub(super) fn run(
     let hosting = Hosting::new(Host::start(part).map_err(|e| say(&e))?);
     let place = hosting.enter().ok_or("the daemon ends")?;
     host::listen(&dir.control(), Arc::clone(&hosting)).map_err(|e| say(&client::words(&e)))?;
-    let served =
-        claim(&plan).and_then(|run_dir| serve_volume(plan, run_dir, Some(Arc::clone(&place)), &stop, &waiting, ready));
+    let served = claim(&plan).and_then(|run_dir| serve_volume(plan, run_dir, Some(Arc::clone(&place)), &terms, ready));
     place.leave();
     if let (Err(why), true) = (&served, !hosting.is_ending()) {
         // Other volumes have come meanwhile: this process goes on with them.
@@ -75,7 +76,7 @@ pub(super) fn run(
     }
     hosting.wait();
     hosting.host.end();
-    if let Err(e) = dir.remove(served.is_err()) {
+    if let Err(e) = dir.remove() {
         tracing::warn!("runtime state cannot be tidied: {e}");
     }
     served
@@ -126,16 +127,25 @@ impl Drop for Stops {
     }
 }
 
-/// A volume's life, from its plan to its end. `stop` gives up a mount that waits; `waiting` is told what for, and when that is over.
+/// How a volume is mounted.
+pub(super) struct Terms<'a> {
+    /// Set to give up a mount that waits.
+    pub(super) stop: &'a Arc<AtomicBool>,
+    /// Told what it waits for, and when that is over.
+    pub(super) waiting: &'a (dyn Fn(Option<&str>) + Sync),
+    /// What stands in front of the disk.
+    pub(super) front: Option<Front<'a>>,
+}
+
+/// A volume's life, from its plan to its end.
 pub(super) fn serve_volume(
     plan: Plan,
     run_dir: RunDir,
     place: Option<Arc<Place>>,
-    stop: &Arc<AtomicBool>,
-    waiting: &(dyn Fn(Option<&str>) + Sync),
+    terms: &Terms<'_>,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), String> {
-    let served = mount_and_serve(plan, run_dir, place.as_ref(), stop, waiting, ready);
+    let served = mount_and_serve(plan, run_dir, place.as_ref(), terms, ready);
     let is_last = place.is_none_or(|place| place.leave());
     let Closed { run_dir, volume } = served?;
     if is_last {
@@ -162,8 +172,7 @@ fn mount_and_serve(
     plan: Plan,
     run_dir: RunDir,
     place: Option<&Arc<Place>>,
-    stop: &Arc<AtomicBool>,
-    waiting: &(dyn Fn(Option<&str>) + Sync),
+    terms: &Terms<'_>,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<Closed, String> {
     let (source, target, name) = (plan.source.clone(), plan.target.clone(), name_of(&plan));
@@ -171,15 +180,17 @@ fn mount_and_serve(
     if let Some(cluster) = &plan.cluster {
         run_dir.share_log(&cluster.who()).map_err(|e| say(&e))?;
     }
-    let stops = Stops::watch(stop).map_err(|e| say(&e))?;
+    let stops = Stops::watch(terms.stop).map_err(|e| say(&e))?;
+    let told = terms.waiting;
     let wait = |what: Option<&str>| {
         run_dir.set_waiting(what, &source);
         if let Some(what) = what {
             tracing::warn!("{}: {what}", source.display());
         }
-        waiting(what);
+        told(what);
     };
-    let (session, live) = match bring_up(plan, place, stop, &wait) {
+    let terms = Terms { waiting: &wait, ..*terms };
+    let (session, live) = match bring_up(plan, place, &terms) {
         Ok(up) => up,
         Err(e) => return Err(say(&give_up(run_dir, e))),
     };
@@ -190,7 +201,7 @@ fn mount_and_serve(
         }
         let keeper = Keeper::start(&live)?;
         drop(stops);
-        if stop.load(Ordering::Acquire) {
+        if terms.stop.load(Ordering::Acquire) {
             return Err(io::Error::other("interrupted"));
         }
         tracing::info!(source = %source.display(), target = %target.display(), table = %name, "mounted");
@@ -238,17 +249,12 @@ fn mount_and_serve(
 }
 
 /// From a plan to a mounted filesystem whose requests wait to be served.
-fn bring_up(
-    plan: Plan,
-    place: Option<&Arc<Place>>,
-    stop: &Arc<AtomicBool>,
-    waiting: &(dyn Fn(Option<&str>) + Sync),
-) -> Result<(fuse::Session, Arc<Live>), String> {
+fn bring_up(plan: Plan, place: Option<&Arc<Place>>, terms: &Terms<'_>) -> Result<(fuse::Session, Arc<Live>), String> {
     // Before the journal is replayed: whoever else has it mounted must not lose anything.
     let claim = plan.claim()?;
-    let Plan { source, target, options, device, id, block_device, cluster, front } = plan;
+    let Plan { source, target, options, device, id, block_device, cluster } = plan;
     let device: Arc<dyn BlockDevice> = Arc::new(device);
-    let device = front.map_or(Arc::clone(&device), |front| front(device));
+    let device = terms.front.map_or(Arc::clone(&device), |front| front(device));
     let (opened, joined) = match cluster {
         // Nobody else writes.
         None => {
@@ -258,7 +264,7 @@ fn bring_up(
         }
         Some(cluster) => {
             let place = place.ok_or("no lock manager")?;
-            let join = || place.host().join(&cluster, options.open.spectator, stop, waiting);
+            let join = || place.host().join(&cluster, options.open.spectator, terms.stop, terms.waiting);
             let (opened, joined) = open_shared(&join, device, &options)?;
             if !options.cluster.local_flocks {
                 joined.keep_plocks(&opened);

@@ -7,6 +7,7 @@
 //! is lines: `waiting TEXT`, then `ok` or `error WHY`; `ending` says that the daemon is about to end: begin again.
 
 use super::cluster::Host;
+use super::daemon::Terms;
 use super::options::MountOptions;
 use super::plan::{self, Plan};
 use super::rundir::{self, NodeDir};
@@ -145,7 +146,7 @@ fn hand_over(plan: &Plan, socket: &Path, (options, sloppy): (&str, bool)) -> io:
     let mut options = options.to_owned();
     if let Some(file) = &plan.options.cluster.file {
         // The daemon works elsewhere.
-        options = format!("{options},cluster={}", std::path::absolute(file)?.display());
+        options = format!("{options},cluster={}", file.display());
     }
     let (source, target) = (plan.source.clone(), plan.target.clone());
     let order = Order { source, target, options, sloppy, namespace: namespace()? };
@@ -229,7 +230,8 @@ fn take(stream: &UnixStream, hosting: &Arc<Hosting>) -> io::Result<()> {
         mounted.store(true, Ordering::Release);
         say("ok", "")
     };
-    let served = daemon::serve_volume(plan, run_dir, Some(place), &stop, &waiting, ready);
+    let served =
+        daemon::serve_volume(plan, run_dir, Some(place), &Terms { stop: &stop, waiting: &waiting, front: None }, ready);
     match served {
         Err(why) if !mounted.load(Ordering::Acquire) => say("error", &why),
         _ => Ok(()),

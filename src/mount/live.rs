@@ -51,6 +51,7 @@ impl Live {
         let parting = part.withdraw();
         match parting {
             Parting::Replayed => tracing::info!("another node has replayed our journal"),
+            Parting::Alone => tracing::info!("nobody else has it mounted: the next mount replays our journal"),
             Parting::Unreplayed => tracing::error!("no other node has replayed our journal: our locks are kept"),
         }
         parting
@@ -64,7 +65,7 @@ impl Live {
         let parting = if closed.is_err() { self.withdraw() } else { Parting::Replayed };
         if let Some(joined) = self.joined.lock().take() {
             match parting {
-                Parting::Replayed => joined.leave(),
+                Parting::Replayed | Parting::Alone => joined.leave(),
                 Parting::Unreplayed => joined.abandon(),
             }
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 const IN_USE: &str = "in use (mounted, or held by another program)";
 
 /// Puts a device in front of the disk.
-pub type Front = Box<dyn Fn(Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> + Send + Sync>;
+pub type Front<'a> = &'a dyn Fn(Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice>;
 
 /// What mount.gfs2r was asked for, checked.
 pub(super) struct Plan {
@@ -26,14 +26,17 @@ pub(super) struct Plan {
     pub(super) block_device: bool,
     /// The cluster to be joined; none with lock_nolock.
     pub(super) cluster: Option<cluster::Plan>,
-    /// What tests put in front of the disk.
-    pub(super) front: Option<Front>,
 }
 
 /// Checks everything that can be checked without changing anything.
 pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> Result<Plan, String> {
     let say = |what: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", what.display());
     let io = |what: &Path, e: io::Error| say(what, &client::words(&e));
+    // The daemon works in another folder.
+    if let Some(file) = &mut options.cluster.file {
+        let absolute = std::path::absolute(&*file).map_err(|e| io(&*file, e))?;
+        *file = absolute;
+    }
     let source = source.canonicalize().map_err(|e| io(source, e))?;
     let target = target.canonicalize().map_err(|e| io(target, e))?;
     if target.metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotConnected) {
@@ -92,7 +95,7 @@ pub(super) fn plan(source: &Path, target: &Path, mut options: MountOptions) -> R
         return Err(say(&source, &WRITE_PROTECTED));
     }
     (options.lockproto, options.locktable) = (Some(proto), Some(table));
-    Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device(), cluster, front: None })
+    Ok(Plan { source, target, options, device, id, block_device: kind.is_block_device(), cluster })
 }
 
 const WRITE_PROTECTED: &str = "write-protected (-o ro mounts it read-only)";

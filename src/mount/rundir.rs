@@ -135,10 +135,11 @@ impl NodeDir {
         self.path.join("log")
     }
 
-    /// The node is no more. A log that tells of trouble stays.
-    pub(super) fn remove(self, keep_log: bool) -> io::Result<()> {
+    /// The node is no more. A log stays to which the folder of a volume refers that was not closed cleanly.
+    pub(super) fn remove(self) -> io::Result<()> {
         remove_if_there(&self.control())?;
-        if keep_log {
+        let refers = |folder: &PathBuf| fs::read_link(folder.join("log")).is_ok_and(|log| log == self.log());
+        if fs::read_dir(root())?.filter_map(Result::ok).any(|entry| refers(&entry.path())) {
             return Ok(());
         }
         fs::remove_dir_all(&self.path)

@@ -69,8 +69,8 @@ pub fn mount(arguments: Vec<OsString>, folder: &Path) -> io::Result<()> {
         }
     });
     let front =
-        move |disk: Arc<dyn BlockDevice>| -> Arc<dyn BlockDevice> { Arc::new(Moody { disk, word: Arc::clone(&word) }) };
-    gfs2r::mount::mount_on(arguments, Box::new(front)).map_err(io::Error::other)
+        |disk: Arc<dyn BlockDevice>| -> Arc<dyn BlockDevice> { Arc::new(Moody { disk, word: Arc::clone(&word) }) };
+    gfs2r::mount::mount_on(arguments, &front).map_err(io::Error::other)
 }
 
 struct Moody {

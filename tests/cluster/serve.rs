@@ -25,6 +25,7 @@ impl Owners {
 
 impl Plocks for Owners {
     fn lock(&self, lock: Plock, ticket: u64, wait: bool, done: LockDone) {
+        // Tickets are a mount's own, as owners are.
         self.0.lock(self.named(lock), ticket.wrapping_mul(64) + self.1, wait, done);
     }
     fn cancel(&self, inode: BlockAddr, ticket: u64) {

@@ -100,6 +100,10 @@ impl<K: Ord, V, S> DashMap<K, V, S> {
         let goes = map.get(key).is_some_and(|value| is(key, value));
         if goes { map.remove_entry(key) } else { None }
     }
+    /// Takes all of them out.
+    pub fn clear(&self) {
+        self.map.write().clear();
+    }
     /// Is it there?
     pub fn contains_key(&self, key: &K) -> bool {
         self.map.read().contains_key(key)
