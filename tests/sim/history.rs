@@ -76,9 +76,10 @@ impl History {
     pub(crate) fn write(&self, by: u64, register: &str, value: u64) -> Begun {
         let mut state = self.lock();
         let begun = Self::tick(&mut state);
-        let writes = state.registers.entry(register.to_owned()).or_insert_with(|| {
-            vec![Write { by: 0, value: 0, begun: 0, ended: 0, failed: false, durable: 0, seen: 0 }]
-        });
+        let writes = state
+            .registers
+            .entry(register.to_owned())
+            .or_insert_with(|| vec![Write { by: 0, value: 0, begun: 0, ended: 0, failed: false, durable: 0, seen: 0 }]);
         writes.push(Write { by, value, begun, ended: NEVER, failed: false, durable: NEVER, seen: NEVER });
         Begun { register: register.to_owned(), n: writes.len() - 1 }
     }

@@ -3,7 +3,7 @@
 use crate::disk::Cable;
 use crate::log::RECORD;
 use crate::net::Place;
-use crate::world::{DIRS, ME, REGISTERS, World, sector};
+use crate::world::{Broken, DIRS, ME, REGISTERS, World, sector};
 use gfs2r::cluster::{self, Cluster, JoinOptions, Parting, Recovery};
 use gfs2r::device::BlockDevice;
 use gfs2r::error::{Error, Result};
@@ -33,6 +33,9 @@ impl ForPeers {
 impl Recovery for ForPeers {
     fn recover(&self, jid: Jid) -> Result<()> {
         let opened = self.opened()?;
+        if self.world.plan.broken == Some(Broken::Replay) {
+            return Ok(());
+        }
         let replayed = opened.recover_journal(jid)?;
         note(u64::from(jid.0) << 4, || format!("journal {} replayed: {replayed:?}", jid.0));
         self.world.counts.replays.fetch_add(u64::from(!replayed.clean), Ordering::Relaxed);
@@ -78,7 +81,7 @@ pub(crate) fn run(world: &Arc<World>, id: NodeId) {
                 world.kill(theirs, true);
             }
         };
-        let cable = Cable::new(&world.disk, id.0, fate, Box::new(dies));
+        let cable = Cable::new(&world.disk, id.0, fate, world.plan.broken == Some(Broken::Flush), Box::new(dies));
         world.lives.lock().insert(id, (Arc::clone(&cable), by));
         note(by, || format!("life {by} begins: {fate:?}"));
         Life { world, id, by, cable, may_fail: fate.fails_at.is_some() }.live();
@@ -95,9 +98,9 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    /// Dead, or dead for the others.
+    /// Dead. (A node that is dead for the others goes on until it is fenced.)
     fn is_over(&self) -> bool {
-        self.cable.is_pulled() || self.world.net().is_cut_off(self.id) || self.world.dark.load(Ordering::SeqCst)
+        self.cable.is_pulled() || self.world.dark.load(Ordering::SeqCst)
     }
 
     fn live(&self) {
@@ -106,7 +109,7 @@ impl Life<'_> {
         for attempt in 0.. {
             let cluster = match Cluster::join(&node, "fs", &JoinOptions::default()) {
                 Ok(cluster) => cluster,
-                Err(_) if self.is_over() => return,
+                Err(_) if self.is_over() || self.world.net().is_cut_off(self.id) => return,
                 Err(e) => panic!("life {} cannot join: {e}", self.by),
             };
             let mounter = match cluster.mounter() {
@@ -119,7 +122,7 @@ impl Life<'_> {
             let options = self.world.options(cluster.jid());
             match open_shared(device, &options, Arc::clone(&self.world.clock), cluster.manager(), mounter) {
                 Ok(opened) => return self.mounted(&cluster, opened),
-                Err(_) if self.is_over() => return,
+                Err(_) if self.is_over() || self.world.net().is_cut_off(self.id) => return,
                 Err(_) if self.may_fail => return self.world.kill(self.id, true),
                 Err(e) if cluster.was_disturbed() && attempt < 20 => {
                     note(self.by, || format!("life {} begins to mount again: {e}", self.by));
@@ -136,11 +139,8 @@ impl Life<'_> {
         self.world.counts.replays.fetch_add(replayed as u64, Ordering::Relaxed);
         let opened = Arc::new(opened);
         let orphans = Arc::new(AtomicBool::new(false));
-        let peers = ForPeers {
-            opened: Arc::downgrade(&opened),
-            orphans: Arc::clone(&orphans),
-            world: Arc::clone(self.world),
-        };
+        let peers =
+            ForPeers { opened: Arc::downgrade(&opened), orphans: Arc::clone(&orphans), world: Arc::clone(self.world) };
         let served = cluster.serve(Arc::new(peers));
         let ended = Arc::new(AtomicBool::new(false));
         let keeper = self.keep(cluster, &opened, &ended);
@@ -189,7 +189,7 @@ impl Life<'_> {
                 cluster.leave();
             }
             Err(e) => {
-                assert!(self.may_fail, "life {} cannot close: {e:?}", self.by);
+                assert!(self.may_fail || self.world.net().is_cut_off(self.id), "life {} cannot close: {e:?}", self.by);
                 self.world.history.died(self.by);
                 self.world.log.died(self.by);
                 self.world.counts.withdrawals.fetch_add(1, Ordering::Relaxed);
@@ -232,9 +232,16 @@ impl Life<'_> {
             _ if over => false,
             Ok(())
             | Err(
-                Error::NotFound | Error::Exists | Error::NotEmpty | Error::Stale | Error::NotADirectory | Error::IsADirectory | Error::NoSpace | Error::NoAttribute,
+                Error::NotFound
+                | Error::Exists
+                | Error::NotEmpty
+                | Error::Stale
+                | Error::NotADirectory
+                | Error::IsADirectory
+                | Error::NoSpace
+                | Error::NoAttribute,
             ) => true,
-            Err(Error::Io(_) | Error::Withdrawn) if self.may_fail => false,
+            Err(Error::Io(_) | Error::Withdrawn) if self.may_fail || self.world.net().is_cut_off(self.id) => false,
             Err(e) => panic!("life {}: {what}: {e:?}", self.by),
         }
     }
@@ -315,7 +322,10 @@ impl Reader<'_> {
         let mut buf = vec![0; 64 * 1024];
         let len = self.with(self.fs.root(), "log", |addr| self.fs.read(addr, 0, &mut buf))?;
         let number = |record: &[u8]| {
-            assert!(record.len() == RECORD && record.chunks(8).all(|c| c == &record[..8]), "a torn record: {record:x?}");
+            assert!(
+                record.len() == RECORD && record.chunks(8).all(|c| c == &record[..8]),
+                "a torn record: {record:x?}"
+            );
             u64::from_le_bytes(record[..8].try_into().expect("8"))
         };
         let found: Vec<u64> = buf[..len].chunks(RECORD).map(number).collect();
@@ -514,7 +524,9 @@ impl Worker<'_> {
             assert_eq!(buf[..n], bytes[..n], "what was just written is there");
             fs.setattr(&ME, addr, &SetAttr { size: Some(random(20_000)), ..SetAttr::default() })?;
             match random(4) {
-                0 => fs.link(&ME, addr, root, format!("l{}", self.reader.by).as_bytes()).and_then(|_| fs.forget(addr, 1)),
+                0 => {
+                    fs.link(&ME, addr, root, format!("l{}", self.reader.by).as_bytes()).and_then(|_| fs.forget(addr, 1))
+                }
                 1 => fs.unlink(root, name.as_bytes()).and_then(|()| fs.write(&ME, addr, 0, b"open", false)).map(drop),
                 2 => fs.unlink(root, name.as_bytes()),
                 _ => fs.fsync(addr),
