@@ -309,9 +309,10 @@ pub(crate) fn schedule(
         let net = Net::new(Box::new(fence));
         assert!(world.net.set(net).is_ok(), "set once");
         let found = play(&world);
-        check(&world, &Arc::new(found.snapshot()));
+        let found = Arc::new(found);
+        check(&world, &found);
         counts.add(&world.counts);
-        *last.lock().expect("no panic") = Some(found);
+        *last.lock().expect("no panic") = Some(found.snapshot());
     })
 }
 
