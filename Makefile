@@ -6,9 +6,10 @@ CARGO ?= cargo
 BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo demo-single test check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
+.PHONY: help demo demo-single test sim check setup build release bench bench-kernel interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
 SECONDS ?= 120
+SCHEDULES ?= 10000
 FUZZ_TARGETS ?= block journal dir ops image dlm_wire dlm_engine
 
 
@@ -26,6 +27,7 @@ help:
 	@echo "make faults    every I/O error and full disk at every step, not only a sample"
 	@echo "make posix     only the POSIX run through a real mount"
 	@echo "make cluster   several mounts of one disk, faults, and a checker of every answer; SECONDS=$(SECONDS) (3600: an hour)"
+	@echo "make sim       the whole cluster in one simulated process, SCHEDULES=$(SCHEDULES); SEED=n is the first"
 	@echo "make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (needs cargo-fuzz and a nightly compiler)"
 	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 
@@ -48,6 +50,12 @@ demo-single: release
 test: setup
 	$(CARGO) build --release --workspace
 	$(CARGO) test --release --workspace --no-fail-fast
+	$(SIM)
+
+SIM = $(CARGO) test --release -p gfs2r --no-default-features --features simulated --test sim -- --nocapture --test-threads 1
+
+sim:
+	SCHEDULES=$(SCHEDULES) $(SIM) schedules
 
 check:
 	$(CARGO) fmt --all --check

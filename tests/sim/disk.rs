@@ -28,6 +28,8 @@ pub(crate) struct Cable {
     pulled: AtomicBool,
     writes: AtomicU64,
     fate: Fate,
+    /// It says so, and does nothing.
+    never_flushes: bool,
     /// Told when the node dies by its fate.
     dies: Box<dyn Fn() + Send + Sync>,
 }
@@ -37,9 +39,15 @@ fn gone() -> io::Error {
 }
 
 impl Cable {
-    pub(crate) fn new(disk: &Arc<SimDevice>, node: u32, fate: Fate, dies: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+    pub(crate) fn new(
+        disk: &Arc<SimDevice>,
+        node: u32,
+        fate: Fate,
+        never_flushes: bool,
+        dies: Box<dyn Fn() + Send + Sync>,
+    ) -> Arc<Self> {
         let (disk, pulled, writes) = (Arc::clone(disk), AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { disk, node, pulled, writes, fate, dies })
+        Arc::new(Self { disk, node, pulled, writes, fate, never_flushes, dies })
     }
     /// Nothing goes through any more.
     pub(crate) fn pull(&self) {
@@ -114,7 +122,7 @@ impl BlockDevice for Cable {
         yield_here();
         self.check()?;
         note(u64::from(self.node) << 16 | 7, || format!("node {} flushes", self.node));
-        self.disk.flush()
+        if self.never_flushes { Ok(()) } else { self.disk.flush() }
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.check()?;

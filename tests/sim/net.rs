@@ -63,8 +63,8 @@ struct State {
     over: bool,
 }
 
-/// Makes sure that a node writes no more.
-pub(crate) type Fence = Box<dyn Fn(NodeId) + Send + Sync>;
+/// Makes sure that a node writes no more. False: it does not (see [`Net::is_off`]).
+pub(crate) type Fence = Box<dyn Fn(NodeId) -> bool + Send + Sync>;
 
 /// The network.
 pub(crate) struct Net {
@@ -280,11 +280,11 @@ impl Net {
             if let Step::Fence(id) = step {
                 drop(state);
                 thread::sleep(Duration::from_micros(random(5000)));
-                (self.fence)(id);
+                let off = (self.fence)(id);
                 note(u64::from(id.0), || format!("{id} is fenced"));
                 state = self.lock();
                 state.unfenced.remove(&id);
-                if let Some(member) = state.members.get_mut(&id) {
+                if let Some(member) = state.members.get_mut(&id).filter(|_| off) {
                     member.ended = true;
                 }
             } else {
@@ -322,6 +322,14 @@ impl Net {
         let change = state.changes.len();
         state.unfenced.insert(id, change);
         drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Of a node that was not fenced when it should have been: now it is.
+    pub(crate) fn is_off(&self, id: NodeId) {
+        if let Some(member) = self.lock().members.get_mut(&id).filter(|m| m.cut_off) {
+            member.ended = true;
+        }
         self.changed.notify_all();
     }
 

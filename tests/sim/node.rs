@@ -3,7 +3,7 @@
 use crate::disk::Cable;
 use crate::log::RECORD;
 use crate::net::Place;
-use crate::world::{DIRS, ME, REGISTERS, World, sector};
+use crate::world::{Broken, DIRS, ME, REGISTERS, World, sector};
 use gfs2r::cluster::{self, Cluster, JoinOptions, Parting, Recovery};
 use gfs2r::device::BlockDevice;
 use gfs2r::error::{Error, Result};
@@ -33,6 +33,9 @@ impl ForPeers {
 impl Recovery for ForPeers {
     fn recover(&self, jid: Jid) -> Result<()> {
         let opened = self.opened()?;
+        if self.world.plan.broken == Some(Broken::Replay) {
+            return Ok(());
+        }
         let replayed = opened.recover_journal(jid)?;
         note(u64::from(jid.0) << 4, || format!("journal {} replayed: {replayed:?}", jid.0));
         self.world.counts.replays.fetch_add(u64::from(!replayed.clean), Ordering::Relaxed);
@@ -78,7 +81,7 @@ pub(crate) fn run(world: &Arc<World>, id: NodeId) {
                 world.kill(theirs, true);
             }
         };
-        let cable = Cable::new(&world.disk, id.0, fate, Box::new(dies));
+        let cable = Cable::new(&world.disk, id.0, fate, world.plan.broken == Some(Broken::Flush), Box::new(dies));
         world.lives.lock().insert(id, (Arc::clone(&cable), by));
         note(by, || format!("life {by} begins: {fate:?}"));
         Life { world, id, by, cable, may_fail: fate.fails_at.is_some() }.live();
@@ -95,9 +98,9 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    /// Dead, or dead for the others.
+    /// Dead. (A node that is dead for the others goes on until it is fenced.)
     fn is_over(&self) -> bool {
-        self.cable.is_pulled() || self.world.net().is_cut_off(self.id) || self.world.dark.load(Ordering::SeqCst)
+        self.cable.is_pulled() || self.world.dark.load(Ordering::SeqCst)
     }
 
     fn live(&self) {
@@ -106,7 +109,7 @@ impl Life<'_> {
         for attempt in 0.. {
             let cluster = match Cluster::join(&node, "fs", &JoinOptions::default()) {
                 Ok(cluster) => cluster,
-                Err(_) if self.is_over() => return,
+                Err(_) if self.is_over() || self.world.net().is_cut_off(self.id) => return,
                 Err(e) => panic!("life {} cannot join: {e}", self.by),
             };
             let mounter = match cluster.mounter() {
@@ -119,7 +122,7 @@ impl Life<'_> {
             let options = self.world.options(cluster.jid());
             match open_shared(device, &options, Arc::clone(&self.world.clock), cluster.manager(), mounter) {
                 Ok(opened) => return self.mounted(&cluster, opened),
-                Err(_) if self.is_over() => return,
+                Err(_) if self.is_over() || self.world.net().is_cut_off(self.id) => return,
                 Err(_) if self.may_fail => return self.world.kill(self.id, true),
                 Err(e) if cluster.was_disturbed() && attempt < 20 => {
                     note(self.by, || format!("life {} begins to mount again: {e}", self.by));
@@ -186,7 +189,7 @@ impl Life<'_> {
                 cluster.leave();
             }
             Err(e) => {
-                assert!(self.may_fail, "life {} cannot close: {e:?}", self.by);
+                assert!(self.may_fail || self.world.net().is_cut_off(self.id), "life {} cannot close: {e:?}", self.by);
                 self.world.history.died(self.by);
                 self.world.log.died(self.by);
                 self.world.counts.withdrawals.fetch_add(1, Ordering::Relaxed);
@@ -238,7 +241,7 @@ impl Life<'_> {
                 | Error::NoSpace
                 | Error::NoAttribute,
             ) => true,
-            Err(Error::Io(_) | Error::Withdrawn) if self.may_fail => false,
+            Err(Error::Io(_) | Error::Withdrawn) if self.may_fail || self.world.net().is_cut_off(self.id) => false,
             Err(e) => panic!("life {}: {what}: {e:?}", self.by),
         }
     }

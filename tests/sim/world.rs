@@ -46,6 +46,19 @@ pub(crate) struct Plan {
     pub(crate) one_in: u64,
     /// The volume is as it was made (and slower to open), and checked with the stock tools in the end.
     pub(crate) stock: bool,
+    /// A rule that is broken on purpose.
+    pub(crate) broken: Option<Broken>,
+}
+
+/// Rules that a schedule can break, to prove that it would be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The journal of a dead node is not replayed, and said to be.
+    Replay,
+    /// A dead node is said to be fenced, and goes on writing for a while.
+    Fence,
+    /// What a flush of a device confirms is lost when the power goes.
+    Flush,
 }
 
 impl Plan {
@@ -70,6 +83,7 @@ impl Plan {
             fails_one_in: [0, 0, 6][draw(3) as usize],
             one_in: [3, 20, 100, 500][draw(4) as usize],
             stock: seed.is_multiple_of(500),
+            broken: None,
         }
     }
 }
@@ -279,18 +293,26 @@ pub(crate) fn schedule(
         }
         let weak = Arc::downgrade(&world);
         let fence = move |id: NodeId| {
-            if let Some(world) = weak.upgrade()
-                && let Some((cable, _)) = world.lives.lock().get(&id)
-            {
+            let Some(world) = weak.upgrade() else { return true };
+            let Some((cable, _)) = world.lives.lock().get(&id).cloned() else { return true };
+            if world.plan.broken != Some(Broken::Fence) {
                 cable.pull();
+                return true;
             }
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(200));
+                cable.pull();
+                world.net().is_off(id);
+            });
+            false
         };
         let net = Net::new(Box::new(fence));
         assert!(world.net.set(net).is_ok(), "set once");
         let found = play(&world);
-        check(&world, &Arc::new(found.snapshot()));
+        let found = Arc::new(found);
+        check(&world, &found);
         counts.add(&world.counts);
-        *last.lock().expect("no panic") = Some(found);
+        *last.lock().expect("no panic") = Some(found.snapshot());
     })
 }
 
