@@ -43,8 +43,10 @@ impl Plan {
     /// Becomes a node of the cluster and a member of the volume's lockspace. Waits for a majority of the nodes, and says so
     /// (`waiting`) when that takes longer than a moment.
     pub(super) fn join(&self, spectator: bool, waiting: &(dyn Fn(&str) + Sync)) -> Result<Joined, String> {
+        // On a single processor a second thread would only be woken for nothing.
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(2));
         let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(threads)
             .thread_name("gfs2r-dlm")
             .enable_all()
             .build()
