@@ -15,13 +15,15 @@ fn serve(address: &str, path: &str) -> io::Result<()> {
     io::stdout().flush()?;
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
-    let mut file = File::options().read(true).create(true).append(true).open(path)?;
+    // One for each way: a file that is open for both may be mapped and changed, which makes reading it dearer.
+    let mut file = File::options().create(true).append(true).open(path)?;
+    let reader = File::open(path)?;
     let (mut letter, mut buffer) = ([0], [0; 64]);
     while stream.read(&mut letter)? == 1 {
         let done = match letter[0] {
             b'a' => file.write_all(&[b'x'; 64]),
-            b's' => file.metadata().map(|_| ()),
-            b'r' => file.read_at(&mut buffer, 0).map(|_| ()),
+            b's' => reader.metadata().map(|_| ()),
+            b'r' => reader.read_at(&mut buffer, 0).map(|_| ()),
             b'f' => file.sync_all(),
             b'n' => Ok(()),
             _ => Err(io::ErrorKind::InvalidInput.into()),
