@@ -20,7 +20,7 @@ help:
 	@echo "make bench     the table of docs/BENCHMARKS.md, and the micro-benchmarks; BENCH=\"--only tree --rounds 5\" chooses"
 	@echo "make bench-kernel  against the kernel's own GFS2, in a User-Mode Linux guest"
 	@echo "make bench-cluster-kernel  hand-overs between two nodes, against two kernels with GFS2 and their DLM; failover"
-	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount"
+	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount, and on three of one disk"
 	@echo "make suites    pjdfstest, fsx and stress-ng on a real mount          make stress  our own stress, longer"
 	@echo "make interop   only the tests against the Linux kernel and the stock tools"
 	@echo "make crash     only the crash matrix          make model   only the model test"
@@ -98,6 +98,7 @@ fuzz:
 
 programs: release
 	@scripts/programs
+	@scripts/programs-cluster
 
 suites: release
 	@scripts/suites

@@ -8,6 +8,7 @@
 //! | `control` | who mounts first, whose journal is to be replayed: a pure machine (dlm.md 5.7, 5.8) |
 //! | `core`, `recover` | what the machine and everybody else share; the one thread that does what it says |
 //! | `join` | [`Cluster`]: entering, serving, leaving |
+//! | `service` | which lock service that is |
 //! | `withdraw`, `freeze` | parting after a contradiction (5.9); all nodes stand still (ondisk.md 8.12) |
 //!
 //! # What protects the data
@@ -37,12 +38,15 @@ mod freeze;
 mod join;
 mod name;
 mod recover;
+mod service;
 mod withdraw;
 
 #[cfg(test)]
 mod tests;
 
 pub use join::{Cluster, JoinError, JoinOptions, Mounter};
+#[cfg(feature = "simulated")]
+pub use service::{LockSpace, Node, Service, Space};
 pub use withdraw::Parting;
 
 use crate::error::Result;

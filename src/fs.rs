@@ -25,6 +25,7 @@ mod node;
 mod orphans;
 pub mod plock;
 mod rename;
+mod shut;
 mod xattr;
 
 pub use attr::{Attr, SetAttr, SetTime};
@@ -45,6 +46,7 @@ use crate::quota::Quota;
 use crate::rgrp::Owner;
 use crate::statfs::Statfs;
 use crate::sync;
+use crate::sync::thread;
 use flock::Flocks;
 use freeze::Gate;
 use node::Nodes;
@@ -242,7 +244,7 @@ impl Fs {
         }
         let (mut ended, mut quiet) = (self.nodes.ended(), 0);
         while self.nodes.doomed() > 0 && quiet < DELETION_PATIENCE_MS && ended - since < enough {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
             let now = self.nodes.ended();
             quiet = if now != ended || self.nodes.is_deleting() { 0 } else { quiet + 1 };
             ended = now;

@@ -49,7 +49,7 @@ pub use mode::LockState;
 pub use queue::Entry;
 pub use table::GlockTable;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::LockName;
 use std::sync::Arc;
 use workers::Workers;
@@ -84,6 +84,9 @@ pub trait Protected: Sized + Send + Sync + 'static {
         let mut object = Self::instantiate(name, cx)?;
         Self::sync(name, &mut object, cx)
     }
+    /// The lock cannot be given up: nothing may be written any more, so that others get it once our journal is replayed. Called on a
+    /// thread of its own, holding nothing.
+    fn cannot_give_up(_name: LockName, _cause: &Error, _cx: &Self::Context) {}
     /// Forgets what is cached outside the object (buffers); the object itself is dropped with it.
     fn invalidate(name: LockName, cx: &Self::Context);
     /// [`heed`](Self::heed) is called.

@@ -36,7 +36,7 @@ pub mod fs;
 
 pub mod volume;
 
-#[cfg(feature = "mount")]
+#[cfg(any(feature = "mount", feature = "simulated"))]
 pub mod cluster;
 
 #[cfg(feature = "mount")]

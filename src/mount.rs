@@ -32,9 +32,10 @@ mod rundir;
 mod table;
 mod umount;
 
-pub use cli::{mount_main, umount_main};
+pub use cli::{mount_main, mount_on, umount_main};
 pub use client::Mounted;
 pub use options::{MountOptions, OptionError, bytes};
+pub use plan::Front;
 
 /// What `--version` says.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (GFS2 formats 1801 and 1802)");

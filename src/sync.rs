@@ -1,4 +1,5 @@
-//! Locks and waiting. Everything of ours takes its locks from here, so that they can be swapped in one place.
+//! Locks, threads, channels and time. Everything of ours takes them from here, so that they can be swapped in one place: with the
+//! feature `simulated` they are those of [`simulated`], where a seed decides who runs when.
 //!
 //! # Patience
 //!
@@ -12,16 +13,41 @@
 
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use dashmap::DashMap;
+#[cfg(feature = "simulated")]
+pub mod simulated;
+
+#[cfg(not(feature = "simulated"))]
+mod real {
+    pub use dashmap::DashMap;
+    pub use parking_lot::{Condvar, Mutex, RwLock};
+    pub use std::sync::mpsc;
+    pub use std::thread;
+    pub use std::time::Instant;
+}
+
 pub use parking_lot::{
-    ArcRwLockReadGuard, ArcRwLockWriteGuard, Condvar, Mutex, MutexGuard, RawRwLock, RwLock, RwLockReadGuard,
-    RwLockWriteGuard,
+    ArcRwLockReadGuard, ArcRwLockWriteGuard, MutexGuard, RawRwLock, RwLockReadGuard, RwLockWriteGuard,
 };
+#[cfg(not(feature = "simulated"))]
+pub use real::{Condvar, DashMap, Instant, Mutex, RwLock, mpsc, thread};
+#[cfg(feature = "simulated")]
+pub use simulated::{Condvar, DashMap, Instant, Mutex, RwLock, mpsc, thread};
 
 thread_local! {
     static IMPATIENT: Cell<bool> = const { Cell::new(false) };
     static BEFORE_WAIT: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+/// A number that was not given before: from 1 on, in this process or this simulation.
+pub fn serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    #[cfg(feature = "simulated")]
+    if let Some(number) = simulated::serial() {
+        return number;
+    }
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Calls `hook` before each wait of this thread, from now on: somebody else shall do meanwhile what it would have done.

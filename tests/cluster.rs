@@ -11,6 +11,8 @@
 
 #[path = "cluster/checker.rs"]
 mod checker;
+#[path = "cluster/disk.rs"]
+mod disk;
 #[path = "cluster/fence.rs"]
 mod fence;
 #[path = "coherence/hall.rs"]
@@ -94,17 +96,38 @@ fn without_faults() {
 
 #[test]
 fn with_faults() {
-    series(cluster, number("SECONDS", 25), &FAULTS);
+    series(moody, number("SECONDS", 150), &FAULTS);
+}
+
+/// `scripts/programs-cluster`, the short form.
+#[test]
+fn real_programs() {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/programs-cluster");
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_gfs2r")).with_file_name("");
+    let out = std::process::Command::new(script).env("SHORT", "1").env("BIN", bin).output().expect("bash runs");
+    print!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    // 77: this machine lacks something.
+    assert!(matches!(out.status.code(), Some(0 | 77)), "{}", out.status);
+}
+
+fn moody() -> std::io::Result<Lab> {
+    Lab::moody(nodes())
 }
 
 fn cluster() -> std::io::Result<Lab> {
-    Lab::cluster(u32::try_from(number("NODES", 3).clamp(1, 16)).expect("small"))
+    Lab::cluster(nodes())
 }
+
+fn nodes() -> u32 {
+    u32::try_from(number("NODES", 3).clamp(1, 16)).expect("small")
+}
+
+/// One at a time: the machine is shared, and the token is a second.
+static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Rounds of half a minute at most.
 fn series(lab: fn() -> std::io::Result<Lab>, seconds: u64, faults: &[Fault]) {
-    // One at a time: the machine is shared, and the token is a second.
-    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(missing) = lab::lacks() {
         eprintln!("SKIPPED: it needs {missing}. NOTHING WAS TESTED.");

@@ -76,7 +76,8 @@ struct Member {
 impl Member {
     fn request(&self, token: u64, name: &str, mode: Mode) -> Progress {
         let name = name.as_bytes();
-        let request = LockRequest { token, name, mode, flags: NONE, lvb: None, wants_notices: true };
+        let request =
+            LockRequest { token, name, mode, flags: NONE, lvb: None, wants_notices: true, uses_lost_value: false };
         self.space.request(request).expect("request")
     }
 

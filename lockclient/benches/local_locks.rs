@@ -102,8 +102,15 @@ fn through_a_node() {
     for n in 0..MANY {
         let name = (n % 1000).to_string();
         let flags = LockFlags::empty();
-        let request =
-            LockRequest { token: n, name: name.as_bytes(), mode: Mode::Ex, flags, lvb: None, wants_notices: true };
+        let request = LockRequest {
+            token: n,
+            name: name.as_bytes(),
+            mode: Mode::Ex,
+            flags,
+            lvb: None,
+            wants_notices: true,
+            uses_lost_value: false,
+        };
         let Ok(Progress::Done(completion)) = space.request(request) else { panic!("not granted at once") };
         space.unlock(completion.lock, LockFlags::empty(), None).expect("unlock");
     }

@@ -200,7 +200,7 @@ impl Locks {
     fn begin_lock(&self, name: &[u8], mode: Mode, flags: LockFlags) -> (u64, Outcome) {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
         let lvb = flags.contains(LockFlags::VALBLK).then(|| vec![0; 32].into());
-        let request = LockRequest { token, name, mode, flags, lvb, wants_notices: true };
+        let request = LockRequest { token, name, mode, flags, lvb, wants_notices: true, uses_lost_value: false };
         (token, self.begin(token, true, |space| space.request(request)))
     }
 

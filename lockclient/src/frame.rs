@@ -182,6 +182,11 @@ impl RcomBody {
         matches!(self, Self::StatusReply(_) | Self::NamesReply { .. } | Self::LookupReply | Self::LockReply(_))
     }
 
+    /// A question that opens a round of recovery.
+    pub fn asks(&self) -> bool {
+        matches!(self, Self::Status { .. } | Self::Names { .. })
+    }
+
     /// Status and names travel outside the numbered stream.
     pub fn is_raw(&self) -> bool {
         matches!(self, Self::Status { .. } | Self::StatusReply(_) | Self::Names { .. } | Self::NamesReply { .. })

@@ -43,7 +43,7 @@ pub enum MembershipEvent {
         /// The agent says that the node is off.
         success: bool,
     },
-    /// Time passed.
+    /// Time passed, and whatever had come by then was handed over.
     Tick,
 }
 
@@ -58,7 +58,7 @@ pub enum MembershipAction {
     Left(u32),
     /// The others have gone on without us: what we held is lost, nothing may be written any more.
     Expelled(u32),
-    /// A node has left the cluster, or has come back as another: its conversation is over.
+    /// A life of a node is over, or was counted out: its conversation is over. Not for one that is silent and may come back.
     NodeGone(NodeId),
     /// Make sure that this node cannot write any more, then report [`MembershipEvent::Fenced`].
     Fence(NodeId),

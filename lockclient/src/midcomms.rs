@@ -76,6 +76,8 @@ pub struct Midcomms {
     owed: u32,
     /// Number of our FIN.
     fin: Option<u32>,
+    /// We have parted, or are about to: nothing that comes makes us begin anew.
+    parted: bool,
     /// Frames that were dropped.
     dropped: u64,
 }
@@ -116,6 +118,7 @@ impl Midcomms {
             delivered: VecDeque::new(),
             owed: 0,
             fin: None,
+            parted: false,
             dropped: 0,
         }
     }
@@ -231,7 +234,11 @@ impl Midcomms {
         }
         let bare_recovery =
             matches!(&packet.body, PacketBody::Frame { frame: Frame::Rcom(rcom), .. } if rcom.body.is_raw());
-        if bare_recovery && !matches!(self.state, State::Closed | State::Established) {
+        // A peer that has not heard yet that we leave is answered ("not ready"), and that is all: beginning anew would
+        // cost us the numbers that its FIN is counted by. Nor does its answer to a question of ours begin anything.
+        let begins = bare_recovery && !self.parted;
+        let asks = matches!(&packet.body, PacketBody::Frame { frame: Frame::Rcom(rcom), .. } if rcom.body.asks());
+        if begins && asks && !matches!(self.state, State::Closed | State::Established) {
             // The peer begins anew before the old conversation was over ("shutdown stuck").
             self.reset();
         }
@@ -239,7 +246,7 @@ impl Midcomms {
             self.version = Some(version);
             self.send_waiting();
         }
-        if bare_recovery && self.state == State::Closed {
+        if begins && self.state == State::Closed {
             self.state = State::Established;
         }
         match packet.body {
@@ -286,7 +293,7 @@ impl Midcomms {
         let Ok(packet) = wire::decode(inner) else { return self.drop_frame() };
         match packet.body {
             PacketBody::Frame { lockspace, frame } if packet.node == self.peer => {
-                if self.state == State::Closed {
+                if self.state == State::Closed && !self.parted {
                     self.state = State::Established;
                 }
                 self.delivered.push_back(Delivery { lockspace, frame });
@@ -364,6 +371,7 @@ impl Midcomms {
     /// The peer is a member of one more lockspace.
     pub fn member_added(&mut self) {
         self.users += 1;
+        self.parted = false;
         if !matches!(self.state, State::Closed | State::Established) {
             self.reset();
         }
@@ -384,6 +392,7 @@ impl Midcomms {
     /// Our last lockspace is gone: parts with the peer. Over when the state is [`State::Closed`].
     pub fn shutdown(&mut self) {
         self.users = 0;
+        self.parted = true;
         match (self.state, self.version) {
             (State::Established, Some(Version::Numbered)) => {
                 self.state = State::FinWait1;
@@ -401,6 +410,7 @@ impl Midcomms {
     /// The peer left the cluster: nothing of this conversation counts any more.
     pub fn node_gone(&mut self) {
         self.users = 0;
+        self.parted = false;
         self.reset();
     }
 

@@ -6,6 +6,7 @@
 //! Everything an engine wants done leaves it, in its order, while its lock is held: frames into the conversations,
 //! callbacks into the lockspace's queue ([`teller`]). Clients are never called from inside a call of theirs.
 
+mod control;
 mod links;
 pub mod plocks;
 pub mod space;
@@ -15,7 +16,7 @@ mod tests;
 mod trust;
 
 use crate::clock::Clock;
-use crate::engine::{Config, Event};
+use crate::engine::Config;
 use crate::fence::{FenceDevice, fence};
 use crate::ids::NodeId;
 use crate::inspect::NodeView;
@@ -24,6 +25,7 @@ use crate::recovery::Start;
 use crate::tls::{Tls, TlsFiles};
 use crate::transport::{Counters, Settings, Strangers, Transport, TransportEvent, lines};
 use links::Links;
+use control::Order;
 pub use links::PeerStatus;
 use space::{Callback, LockClient, LockSpace, Shared};
 use std::collections::BTreeMap;
@@ -72,15 +74,30 @@ enum Command {
     Release { lockspace: u32, done: oneshot::Sender<()> },
     Stopped(u32),
     Fenced(NodeId, bool),
-    Shutdown(oneshot::Sender<()>),
+    Shutdown(oneshot::Sender<bool>),
     BreakConnections,
-    Inspect(oneshot::Sender<NodeView>),
+    Inspect(oneshot::Sender<Sketch>),
+}
+
+/// A view of the node that lacks its lockspaces: whoever asks looks into these himself, and waits for their engines.
+struct Sketch {
+    view: NodeView,
+    spaces: Vec<Arc<Shared>>,
+}
+
+impl Sketch {
+    fn finish(self) -> NodeView {
+        let lockspaces = self.spaces.iter().map(|shared| shared.view()).collect();
+        NodeView { lockspaces, ..self.view }
+    }
 }
 
 /// What engines have for the driver.
 pub(crate) enum Outbound {
     Recovered(u32),
     RecoveryFailed(u32),
+    /// The lockspace has carried out its last order.
+    Left(u32),
 }
 
 /// What a node has counted, and where it stands with its peers.
@@ -128,6 +145,7 @@ impl Node {
             spaces: Spaces { list: BTreeMap::new(), links: links.clone() },
             joining: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            ending: 0,
         };
         let task = tokio::spawn(driver.run(inbox, outgoing, events));
         Ok(Node { id: config.node, commands, outbound, links, counters, task, clock })
@@ -180,7 +198,7 @@ impl Node {
     pub async fn inspect(&self) -> Option<NodeView> {
         let (answer, view) = oneshot::channel();
         self.commands.send(Command::Inspect(answer)).ok()?;
-        view.await.ok()
+        view.await.ok().map(Sketch::finish)
     }
 
     /// A way to look at the node from any thread that may block, as long as it lives.
@@ -188,16 +206,17 @@ impl Node {
         Inspector(self.commands.clone())
     }
 
-    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets.
-    pub async fn shutdown(mut self) {
+    /// Leaves the cluster in order: all lockspaces first, then the conversations, then the sockets. False: not all peers
+    /// have parted with us within five seconds.
+    pub async fn shutdown(mut self) -> bool {
         let (done, answer) = oneshot::channel();
-        if self.commands.send(Command::Shutdown(done)).is_ok() {
-            // As above.
-            let _ended = answer.await;
-        }
+        let asked = self.commands.send(Command::Shutdown(done)).is_ok();
+        // An error means that the node has ended, and its conversations with it.
+        let parted = asked && answer.await.unwrap_or(false);
         self.task.abort();
         // The task has been told to end; that it was aborted is no news.
         let _aborted = (&mut self.task).await;
+        parted
     }
 }
 
@@ -210,7 +229,7 @@ impl Inspector {
     pub fn inspect(&self) -> Option<NodeView> {
         let (answer, view) = oneshot::channel();
         self.0.send(Command::Inspect(answer)).ok()?;
-        view.blocking_recv().ok()
+        view.blocking_recv().ok().map(Sketch::finish)
     }
 }
 
@@ -258,10 +277,14 @@ struct Driver {
     spaces: Spaces,
     joining: BTreeMap<u32, oneshot::Sender<bool>>,
     leaving: BTreeMap<u32, oneshot::Sender<()>>,
+    /// Lockspaces that we have left and that have orders to carry out still.
+    ending: usize,
 }
 
 /// How long the peers are waited for when we part.
 const PARTING: Duration = Duration::from_secs(5);
+/// So many events at once: then the other work has its turn.
+const GATHERED: usize = 256;
 
 impl Driver {
     async fn run(
@@ -270,15 +293,14 @@ impl Driver {
         mut outgoing: UnboundedReceiver<Outbound>,
         mut events: Receiver<TransportEvent>,
     ) {
-        let mut parting: Option<(Instant, oneshot::Sender<()>)> = None;
+        let mut parting: Option<(Instant, oneshot::Sender<bool>)> = None;
+        let mut parted;
         let links = self.links.clone();
         loop {
             let wake = tokio::time::Instant::from_std(self.wake());
             tokio::select! {
                 biased;
                 Some(out) = outgoing.recv() => self.outbound(out),
-                // Many frames in one write: see the end of the loop.
-                () = links.wake.notified() => {}
                 Some(event) = events.recv() => self.transport_event(event),
                 Some(command) = inbox.recv() => match command {
                     Command::Shutdown(done) => {
@@ -288,16 +310,30 @@ impl Driver {
                     }
                     other => self.command(other),
                 },
+                // Many frames in one write: see the end of the loop. Others may always have something to be written.
+                () = links.wake.notified() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
+            // What is there already was not late: it comes before the look at the clock.
+            for _ in 0..GATHERED {
+                let Ok(event) = events.try_recv() else { break };
+                self.transport_event(event);
+            }
             self.tick();
+            if parting.is_some() && self.has_left() {
+                // Also with who asked us something since we left.
+                links.part();
+            }
             links.flush_all();
             if let Some((limit, _)) = &parting {
-                let parted = self.spaces.list.is_empty() && links.have_parted();
+                parted = self.has_left() && links.have_parted();
                 if parted || *limit <= Instant::now() {
                     break;
                 }
             }
+        }
+        if !parted {
+            tracing::warn!(peers = ?links.status(), lockspaces = self.spaces.list.len(), "not all peers have parted with us");
         }
         drop(self.spaces);
         // A conversation may have ended after the last flush, in the thread that reads.
@@ -307,7 +343,7 @@ impl Driver {
         drop(self.transport);
         if let Some((_, done)) = parting {
             // Whoever asked may have stopped waiting.
-            let _gone = done.send(());
+            let _gone = done.send(parted);
         }
     }
 
@@ -319,7 +355,7 @@ impl Driver {
     fn wake(&self) -> Instant {
         let now = self.now();
         self.links.plan(u64::MAX);
-        let engines = self.spaces.list.values().filter_map(|shared| shared.engine().wake_at());
+        let engines = self.spaces.list.values().map(|shared| shared.wake_at());
         let due = engines.chain(self.membership.wake_at()).chain([self.links.wake_at()]).min().unwrap_or(u64::MAX);
         let due = due.clamp(now + 1, now + 1000);
         self.links.plan(due);
@@ -328,11 +364,7 @@ impl Driver {
 
     fn tick(&mut self) {
         let now = self.now();
-        for shared in self.spaces.list.values() {
-            if shared.engine().wake_at().is_some_and(|at| at <= now) {
-                shared.feed(Event::Tick);
-            }
-        }
+        self.spaces.list.values().for_each(|shared| shared.tick(now));
         if self.membership.wake_at().is_some_and(|at| at <= now) {
             self.member(MembershipEvent::Tick);
         }
@@ -351,6 +383,11 @@ impl Driver {
                 self.member(MembershipEvent::Join(id));
             }
             Command::Release { lockspace, done } => {
+                if !self.spaces.list.contains_key(&lockspace) {
+                    // We were expelled from it. Whoever asked may have stopped waiting.
+                    let _gone = done.send(());
+                    return;
+                }
                 self.leaving.insert(lockspace, done);
                 self.member(MembershipEvent::Leave(lockspace));
             }
@@ -360,19 +397,20 @@ impl Driver {
             Command::BreakConnections => self.links.break_connections(),
             Command::Inspect(answer) => {
                 // Whoever asked may have stopped waiting.
-                let _gone = answer.send(self.view());
+                let _gone = answer.send(self.sketch());
             }
         }
     }
 
-    fn view(&self) -> NodeView {
-        NodeView {
+    fn sketch(&self) -> Sketch {
+        let view = NodeView {
             node: self.node.0,
             quorate: self.membership.is_quorate(),
             membership: self.membership.view(),
             peers: self.links.views(),
-            lockspaces: self.spaces.list.values().map(|shared| shared.view()).collect(),
-        }
+            lockspaces: Vec::new(),
+        };
+        Sketch { view, spaces: self.spaces.list.values().cloned().collect() }
     }
 
     fn member(&mut self, event: MembershipEvent) {
@@ -386,7 +424,7 @@ impl Driver {
                 MembershipAction::Expelled(id) => {
                     tracing::error!(lockspace = id, "the cluster has gone on without this node; its locks are lost");
                     if let Some(shared) = self.spaces.list.get(&id) {
-                        shared.callback(Callback::Expelled);
+                        shared.order(Order::Tell(Callback::Expelled));
                     }
                     self.left(id);
                 }
@@ -409,9 +447,8 @@ impl Driver {
     /// Stops a lockspace; the membership hears of it once the client has been told.
     fn stop(&mut self, id: u32) {
         let Some(shared) = self.spaces.list.get(&id) else { return };
-        shared.feed(Event::Stop);
         let (told, wait) = oneshot::channel();
-        shared.callback(Callback::Barrier(told));
+        shared.order(Order::Stop { told: Some(told) });
         let commands = self.commands.clone();
         tokio::spawn(async move {
             // An error means that the callbacks have ended with the lockspace.
@@ -424,23 +461,35 @@ impl Driver {
     fn start(&mut self, id: u32, start: Start) {
         tracing::info!(lockspace = id, members = ?start.members.iter().map(|m| m.node.0).collect::<Vec<_>>(), "start");
         if let Some(shared) = self.spaces.list.get(&id) {
-            shared.feed(Event::Start(start));
+            shared.order(Order::Start(start));
         }
     }
 
     fn left(&mut self, id: u32) {
         if let Some(shared) = self.spaces.end(id) {
-            shared.feed(Event::Stop);
-            shared.end();
+            self.ending += 1;
+            shared.leave();
         }
-        self.joining.remove(&id);
+        if let Some(done) = self.joining.remove(&id) {
+            // As below.
+            let _gone = done.send(false);
+        }
+    }
+
+    /// Nothing of a lockspace that we have left is under way any more.
+    fn wound_up(&mut self, id: u32) {
+        self.ending = self.ending.saturating_sub(1);
         if let Some(done) = self.leaving.remove(&id) {
             // Whoever asked may have stopped waiting.
             let _gone = done.send(());
         }
-        if self.spaces.list.is_empty() {
+        if self.has_left() {
             self.links.part();
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.spaces.list.is_empty() && self.ending == 0
     }
 
     fn fence(&mut self, node: NodeId) {
@@ -463,6 +512,7 @@ impl Driver {
     fn outbound(&mut self, out: Outbound) {
         match out {
             Outbound::Recovered(id) => self.joined(id, true),
+            Outbound::Left(id) => self.wound_up(id),
             Outbound::RecoveryFailed(id) => {
                 tracing::error!(lockspace = id, "members are configured differently");
                 self.joined(id, false);

@@ -84,7 +84,7 @@ pub(crate) struct Member {
     pub(crate) incarnation: u64,
     /// Not known yet; or 0, no slot; or its slot.
     pub(crate) slot: Option<u16>,
-    /// The slot it had in the round before, 0 none.
+    /// The slot it had in the last round that was completed, 0 none.
     pub(crate) slot_before: u16,
     pub(crate) generation: u32,
 }

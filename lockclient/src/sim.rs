@@ -290,7 +290,8 @@ impl World {
         let token = self.number();
         let name = Name::new(name.as_bytes()).ok_or("name too long")?;
         let lvb = flags.contains(LockFlags::VALBLK).then(|| vec![0; 32].into());
-        let call = LockCall { call: 0, token, mode, flags, name, lvb, pid: 1, wants_notices: true };
+        let call =
+            LockCall { call: 0, token, mode, flags, name, lvb, pid: 1, wants_notices: true, uses_lost_value: false };
         self.submit(NodeId(node), token, Call::Lock(call))?;
         Ok(token)
     }

@@ -1,6 +1,6 @@
 //! Waking a background thread.
 
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, thread};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ impl Bell {
 }
 
 /// Waits for a background thread, unless it is the one that calls (it let go of the last reference to its master).
-pub(crate) fn join(handle: std::thread::JoinHandle<()>) {
-    if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
+pub(crate) fn join(handle: thread::JoinHandle<()>) {
+    if handle.thread().id() != thread::current().id() && handle.join().is_err() {
         tracing::error!("a background thread panicked");
     }
 }

@@ -7,7 +7,7 @@ use super::{AddrMap, Barrier, Health, Ticket};
 use crate::device::{AlignedBuf, BlockDevice};
 use crate::error::{CorruptKind, Error, Result};
 use crate::ids::{BatchId, BlockAddr, BlockSize, LockName};
-use crate::sync::{Condvar, Mutex, about_to_wait};
+use crate::sync::{Condvar, Mutex, about_to_wait, thread};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Bytes that may be dirty before writers wait.
@@ -23,7 +23,7 @@ const WRITE_SET: usize = 16 << 20;
 /// is seen. Keeps recently written small pieces clean, so that repeated small appends need no read.
 pub struct DataCache {
     shared: Arc<Shared>,
-    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -222,8 +222,7 @@ impl DataCache {
         let mut writer = self.writer.lock();
         if writer.is_none() {
             let (bell, shared) = (self.shared.bell.clone(), Arc::downgrade(&self.shared));
-            let thread =
-                std::thread::Builder::new().name("gfs2r-data".into()).spawn(move || background(&bell, &shared));
+            let thread = thread::Builder::new().name("gfs2r-data".into()).spawn(move || background(&bell, &shared));
             match thread {
                 Ok(handle) => *writer = Some(handle),
                 // Without it the writers themselves write when the limit is reached.

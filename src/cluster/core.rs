@@ -12,7 +12,7 @@ use super::freeze::Freeze;
 use super::name;
 use crate::error::Result;
 use crate::ids::{Jid, LockName};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use lockclient::flags::LockFlags;
 use lockclient::frame::Slot;
 use lockclient::ids::LockId;
@@ -21,7 +21,7 @@ use lockclient::node::space::{Completion, LockClient, Prompt};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// See the module.
 pub(super) struct Core {

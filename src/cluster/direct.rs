@@ -2,14 +2,15 @@
 //! they need no glock; whoever wants one waits for it in its own thread. Their grants are never held back.
 
 use super::dlm::{self, BUSY, Dlm};
+use super::service::LockSpace;
 use crate::error::{Error, Result};
 use crate::glock::Lvb;
 use crate::ids::LockName;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
 use lockclient::mode::Mode;
-use lockclient::node::space::{Completion, LockRequest, LockSpace, Progress};
+use lockclient::node::space::{Completion, LockRequest, Progress};
 use lockclient::status::{Refusal, Status};
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ impl Direct {
                 Ok(completion) => return self.settle(&mut state, mode, &completion, stop),
                 Err(Refusal::Busy) => {
                     drop(state);
-                    std::thread::sleep(BUSY);
+                    thread::sleep(BUSY);
                 }
                 Err(why) => {
                     tracing::debug!("lock {}: {why}", self.name);
@@ -152,7 +153,16 @@ impl Direct {
         let mut flags = flags - LockFlags::QUECVT;
         flags.set(LockFlags::VALBLK, self.valued);
         let (token, name) = (self.token, self.name.resource());
-        space.request(LockRequest { token, name: name.as_bytes(), mode, flags, lvb, wants_notices: true })
+        // The CONTROL lock's value is the best there is, also when a node died that was about to change it.
+        space.request(LockRequest {
+            token,
+            name: name.as_bytes(),
+            mode,
+            flags,
+            lvb,
+            wants_notices: true,
+            uses_lost_value: true,
+        })
     }
 
     /// Waits until an operation has ended.

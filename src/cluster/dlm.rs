@@ -19,20 +19,21 @@
 
 use super::direct::Direct;
 use super::name;
+use super::service::LockSpace;
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::LockName;
-use crate::sync::{DashMap, Mutex, RwLock};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use crate::sync::{DashMap, Instant, Mutex, RwLock, thread};
 use lockclient::flags::{LockFlags, StatusFlags};
 use lockclient::ids::LockId;
 use lockclient::lvb::{Transfer, transfer};
 use lockclient::mode::Mode;
-use lockclient::node::space::{Completion, LockRequest, LockSpace, Progress};
+use lockclient::node::space::{Completion, LockRequest, Progress};
 use lockclient::status::{Refusal, Status};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A lock that is busy is asked for again after this.
 pub(super) const BUSY: Duration = Duration::from_millis(20);
@@ -43,7 +44,7 @@ const EARLY_MAX: usize = 1024;
 pub(super) struct Dlm {
     space: OnceLock<LockSpace>,
     entries: DashMap<LockName, Entry>,
-    directs: RwLock<HashMap<u64, Arc<Direct>>>,
+    directs: RwLock<BTreeMap<u64, Arc<Direct>>>,
     next_direct: AtomicU64,
     calls: Mutex<Calls>,
     /// As `parked.held`, to be read without its lock.
@@ -88,7 +89,7 @@ struct Calls {
 struct Parked {
     held: bool,
     closed: bool,
-    grants: HashMap<LockName, (Arc<dyn LockClient>, Option<Lvb>)>,
+    grants: BTreeMap<LockName, (Arc<dyn LockClient>, Option<Lvb>)>,
 }
 
 /// What is done a little later, by a thread of its own.
@@ -167,7 +168,7 @@ impl Dlm {
             late,
         });
         let weak = Arc::downgrade(&dlm);
-        std::thread::Builder::new().name("locks late".into()).spawn(move || run_late(&weak, &inbox))?;
+        thread::Builder::new().name("locks late".into()).spawn(move || run_late(&weak, &inbox))?;
         Ok(dlm)
     }
 
@@ -418,7 +419,15 @@ fn ask(
         entry.valued = request.lvb.is_some();
         let lvb = entry.valued.then(|| Box::from([0_u8; 32]) as Box<[u8]>);
         let resource = name.resource();
-        return space.request(LockRequest { token, name: resource.as_bytes(), mode, flags, lvb, wants_notices: true });
+        return space.request(LockRequest {
+            token,
+            name: resource.as_bytes(),
+            mode,
+            flags,
+            lvb,
+            wants_notices: true,
+            uses_lost_value: false,
+        });
     }
     // A lock that was made without storage stays so.
     flags.set(LockFlags::VALBLK, entry.valued && request.lvb.is_some());

@@ -7,22 +7,21 @@ use super::direct::{Direct, Got};
 use super::freeze;
 use super::name;
 use super::recover;
+use super::service::{LockSpace, Node};
 use super::withdraw::{self, Parting};
 use crate::error::{Error, Result};
 use crate::glock::LockManager;
 use crate::ids::Jid;
-use crate::sync::Mutex;
+use crate::sync::{Instant, Mutex, mpsc, thread};
 use lockclient::flags::LockFlags;
 use lockclient::mode::Mode;
-use lockclient::node::Node;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How to join.
 #[derive(Clone, Debug, Default)]
@@ -96,8 +95,8 @@ pub struct Cluster {
     mounter: Mounter,
     /// Until the lockspace is left.
     node: Mutex<Option<Arc<Node>>>,
-    control: Mutex<Option<JoinHandle<()>>>,
-    freezer: Mutex<Option<JoinHandle<()>>>,
+    control: Mutex<Option<thread::JoinHandle<()>>>,
+    freezer: Mutex<Option<thread::JoinHandle<()>>>,
     /// How our withdrawal ended, when it has.
     parting: Mutex<Option<Parting>>,
 }
@@ -117,7 +116,7 @@ impl Cluster {
         core.dlm.open(space);
         let control = {
             let core = Arc::clone(&core);
-            std::thread::Builder::new().name("cluster control".into()).spawn(move || recover::run(&core))
+            thread::Builder::new().name("cluster control".into()).spawn(move || recover::run(&core))
         };
         let mut cluster = Self {
             core,
@@ -182,7 +181,7 @@ impl Cluster {
         Arc::clone(&self.core.dlm) as _
     }
     /// The lockspace, for what is not a glock (POSIX locks, a dump).
-    pub fn space(&self) -> Option<&lockclient::node::space::LockSpace> {
+    pub fn space(&self) -> Option<&LockSpace> {
         self.core.dlm.space()
     }
     /// Our journal (a spectator's slot has one too, which it does not use).
@@ -221,7 +220,7 @@ impl Cluster {
         }
         self.first_done()?;
         let core = Arc::clone(&self.core);
-        let thread = std::thread::Builder::new().name("cluster freeze".into());
+        let thread = thread::Builder::new().name("cluster freeze".into());
         *self.freezer.lock() = Some(thread.spawn(move || freeze::run(&core, &recovery))?);
         self.core.mount.unlock(&self.core.dlm);
         Ok(())
@@ -281,7 +280,7 @@ impl Cluster {
         self.core.stop_control();
         for thread in [self.freezer.lock().take(), self.control.lock().take()].into_iter().flatten() {
             // A replay that finds a contradiction may bring us here itself.
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
                 tracing::error!("a thread of the cluster has panicked");
             }
         }

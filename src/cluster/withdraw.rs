@@ -11,6 +11,7 @@
 use super::control::Event;
 use super::core::Core;
 use super::direct::Got;
+use crate::sync::thread;
 use lockclient::flags::LockFlags;
 use lockclient::mode::Mode;
 use std::sync::Arc;
@@ -59,7 +60,7 @@ fn wait_for_replay(core: &Core) -> bool {
     for _ in 0..LOOKS {
         match recovery.is_clean(jid) {
             Ok(true) => return true,
-            Ok(false) => std::thread::sleep(LOOK),
+            Ok(false) => thread::sleep(LOOK),
             Err(e) => {
                 tracing::error!("journal {}: {e}", jid.0);
                 return false;

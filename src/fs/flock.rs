@@ -10,7 +10,7 @@ use super::Fs;
 use crate::error::{Error, Result};
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::{BlockAddr, LockKind, LockName};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard, thread};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Weak};
@@ -89,14 +89,22 @@ impl Flocks {
             done: HashMap::new(),
         });
         file.done.insert(waiter.ticket, done);
-        drop(files);
-        self.step(addr, |table| table.want(waiter));
+        // Under the same guard: a table that nobody wants anything of yet is anybody's to remove.
+        self.step_in(files, addr, |table| table.want(waiter));
     }
 
     /// Tells the table something and does what follows from it. Programs are told after the mutex is free.
     fn step(&self, addr: BlockAddr, event: impl FnOnce(&mut Table) -> Vec<Act>) {
+        self.step_in(self.files.lock(), addr, event);
+    }
+
+    fn step_in(
+        &self,
+        mut files: MutexGuard<'_, HashMap<BlockAddr, File>>,
+        addr: BlockAddr,
+        event: impl FnOnce(&mut Table) -> Vec<Act>,
+    ) {
         let mut told = Vec::new();
-        let mut files = self.files.lock();
         let Some(file) = files.get_mut(&addr) else { return };
         let mut acts = VecDeque::from(event(&mut file.table));
         while let Some(act) = acts.pop_front() {
@@ -125,12 +133,12 @@ impl Flocks {
     fn retry(&self, addr: BlockAddr, ticket: u64, after: Duration) {
         let flocks = self.me.clone();
         let waits = move || {
-            std::thread::sleep(after);
+            thread::sleep(after);
             if let Some(flocks) = flocks.upgrade() {
                 flocks.step(addr, |table| table.retry(ticket));
             }
         };
-        if let Err(e) = std::thread::Builder::new().name("gfs2r-flock".into()).spawn(waits) {
+        if let Err(e) = thread::Builder::new().name("gfs2r-flock".into()).spawn(waits) {
             tracing::error!("no thread for a lock that is to be tried again: {e}");
         }
     }

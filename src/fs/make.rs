@@ -1,7 +1,7 @@
 //! Making inodes: files, directories, symbolic links, device nodes. One transaction each, name and all.
 
 use super::attr::Attr;
-use super::namei::{check_name, may_add};
+use super::namei::{check_name, may_add, there};
 use super::{Caller, Fs};
 use crate::dir::{self, Entry};
 use crate::error::{Error, Result};
@@ -55,7 +55,7 @@ impl Fs {
     fn do_make(&self, caller: &Caller, parent: BlockAddr, name: &[u8], what: &NewInode<'_>) -> Result<Attr> {
         check_name(name)?;
         let kind = DirentType::from_mode(what.mode()).ok_or(Error::Invalid)?;
-        let mut dir = self.exclusive(parent)?;
+        let mut dir = there(self.exclusive(parent))?;
         may_add(&dir)?;
         if dir::lookup(&self.vol, &dir, name)?.is_some() {
             return Err(Error::Exists);

@@ -20,7 +20,7 @@ impl Fs {
 
     fn do_lookup(&self, parent: BlockAddr, name: &[u8]) -> Result<Attr> {
         check_name(name)?;
-        let dir = self.shared(parent)?;
+        let dir = there(self.shared(parent))?;
         must_be_dir(&dir)?;
         let entry = dir::lookup(&self.vol, &dir, name)?.ok_or(Error::NotFound)?;
         if entry.inum.addr == parent {
@@ -69,7 +69,7 @@ impl Fs {
         if node == parent {
             return Err(Error::NotPermitted);
         }
-        let mut dir = self.exclusive(parent)?;
+        let mut dir = there(self.exclusive(parent))?;
         may_add(&dir)?;
         if dir::lookup(&self.vol, &dir, name)?.is_some() {
             return Err(Error::Exists);
@@ -138,7 +138,7 @@ impl Fs {
 
     fn remove_name(&self, parent: BlockAddr, name: &[u8], directory: bool) -> Result<()> {
         check_name(name)?;
-        let mut dir = self.exclusive(parent)?;
+        let mut dir = there(self.exclusive(parent))?;
         must_be_dir(&dir)?;
         let entry = dir::lookup(&self.vol, &dir, name)?.ok_or(Error::NotFound)?;
         match (directory, entry.kind) {
@@ -235,6 +235,11 @@ pub(super) fn settled<T>(op: impl Fn() -> Result<T>) -> Result<T> {
         }
     }
     op()
+}
+
+/// A directory that another node has removed has no names (`NotFound`); the kernel may still know it, and would ask again.
+pub(super) fn there<T>(dir: Result<T>) -> Result<T> {
+    dir.map_err(|e| if matches!(e, Error::Stale) { Error::NotFound } else { e })
 }
 
 /// `NameTooLong` above 255 bytes, `NotFound` for the empty name.

@@ -136,6 +136,11 @@ impl Nodes {
         addr == self.root.addr || self.map.contains_key(&addr)
     }
 
+    /// All that the kernel refers to.
+    pub(super) fn all(&self) -> Vec<BlockAddr> {
+        self.map.iter().map(|n| *n.key()).chain([self.root.addr]).collect()
+    }
+
     /// Forgets everything: the kernel is gone. Returns the doomed inodes, and those that other nodes leave to us to delete. Whoever
     /// asks for one after this finds it unused here.
     pub(super) fn clear(&self) -> Vec<Inum> {

@@ -8,10 +8,10 @@ use super::Fs;
 use crate::error::{Error, Result};
 use crate::ids::{BlockAddr, FormalIno, Inum};
 use crate::inode::Fate;
-use crate::sync::Mutex;
+use crate::sync::{Instant, Mutex, thread};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// More are not noted; the next scan finds them.
 const NOTED: usize = 1 << 16;
@@ -125,7 +125,7 @@ impl Fs {
             if self.nodes.doomed() == 0 || self.vol.journal.withdrawn().is_some() {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         let until = Instant::now() + LAST_WAIT;
         self.look_at_left(true, &|| Instant::now() < until && self.vol.journal.withdrawn().is_none()).map(drop)

@@ -3,7 +3,7 @@
 //! Locks: the rename lock when the parents differ (nobody else moves directories then, so ancestry stands still); the parents,
 //! an ancestor before its descendant, otherwise by address; then the inodes concerned, by address.
 
-use super::namei::{check_kind, check_name, may_add, may_remove, must_be_dir, settled};
+use super::namei::{check_kind, check_name, may_add, may_remove, must_be_dir, settled, there};
 use super::{Caller, Fs};
 use crate::dir::{self, Entry};
 use crate::error::{CorruptKind, Error, Result};
@@ -127,16 +127,16 @@ impl Fs {
     /// Takes the parents' glocks in order: an ancestor first, otherwise by address.
     fn lock_parents(&self, old: BlockAddr, new: BlockAddr, above: &Ancestry) -> Result<Parents> {
         if old == new {
-            return Ok(Parents { old: self.exclusive(old)?, new: None });
+            return Ok(Parents { old: there(self.exclusive(old))?, new: None });
         }
         let contains = |chain: &[Inum], node: BlockAddr| chain.iter().any(|i| i.addr == node);
         let new_first = contains(&above.old, new) || (!contains(&above.new, old) && new < old);
         if new_first {
-            let new = self.exclusive(new)?;
-            Ok(Parents { old: self.exclusive(old)?, new: Some(new) })
+            let new = there(self.exclusive(new))?;
+            Ok(Parents { old: there(self.exclusive(old))?, new: Some(new) })
         } else {
-            let old = self.exclusive(old)?;
-            Ok(Parents { old, new: Some(self.exclusive(new)?) })
+            let old = there(self.exclusive(old))?;
+            Ok(Parents { old, new: Some(there(self.exclusive(new))?) })
         }
     }
 
@@ -145,7 +145,7 @@ impl Fs {
         let mut at = self.nodes.inum(node)?;
         let mut way = vec![at];
         while at.addr != self.vol.root.addr {
-            let dir = self.vol.shared(at)?;
+            let dir = there(self.vol.shared(at))?;
             must_be_dir(&dir)?;
             // A directory that was removed has no names, and what its `..` leads to may be gone.
             if dir.dinode.nlink.get() == 0 {

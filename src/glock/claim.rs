@@ -8,8 +8,9 @@ use super::queue::Entry;
 use super::{GlockTable, Protected};
 use crate::error::{Error, Result};
 use crate::ids::LockName;
+use crate::sync::{Instant, thread};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Proof of an exclusive lock whose object may not be there: an inode that is being made, or of which nobody knows whether it
 /// still is one.
@@ -94,7 +95,7 @@ impl<T: Protected> GlockTable<T> {
             if self.is_empty() || Instant::now() >= until {
                 return self.len();
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

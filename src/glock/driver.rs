@@ -12,11 +12,10 @@ use super::queue::{Entry, Ticket, Waiter};
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::ids::{LockKind, LockName};
-use crate::sync::{Mutex, MutexGuard, RwLock, about_to_wait};
+use crate::sync::{Instant, Mutex, MutexGuard, RwLock, about_to_wait, thread};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often one who waits with limited patience looks whether it has any left.
 const PATIENT_LOOKS: Duration = Duration::from_millis(2);
@@ -40,6 +39,8 @@ pub(super) struct Shared<T: Protected> {
     pub(super) start: Instant,
     /// See [`GlockTable::hold_at_most`](super::GlockTable).
     pub(super) hold_ms: AtomicU64,
+    /// See [`GlockTable::shut`](super::GlockTable).
+    pub(super) shut: AtomicBool,
 }
 
 /// A cluster lock with the object it protects inside.
@@ -74,7 +75,7 @@ enum Step {
 
 struct Waiting {
     ticket: Ticket,
-    thread: Thread,
+    thread: thread::Thread,
     outcome: Option<Result<(), Refusal>>,
 }
 
@@ -115,15 +116,33 @@ impl<T: Protected> Glock<T> {
 
     /// Becomes a holder of `wants`. `tries`: only if nobody has to be waited for.
     pub(super) fn acquire(self: &Arc<Self>, wants: LockState, tries: bool, entry: Entry) -> Result<()> {
-        if self.acquire_fast(wants) { Ok(()) } else { self.acquire_slowly(wants, (tries, entry), None) }
+        if !self.acquire_fast(wants) {
+            self.acquire_slowly(wants, (tries, entry), None)?;
+        }
+        self.unless_shut()
+    }
+
+    /// For who has just become a holder.
+    fn unless_shut(self: &Arc<Self>) -> Result<()> {
+        if !self.shared.shut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.release();
+        Err(Error::Withdrawn)
+    }
+
+    /// True when somebody holds it.
+    pub(super) fn is_held(&self) -> bool {
+        let word = self.word.load(Ordering::SeqCst);
+        if word & SLOW == 0 { unpack(word).1.1 > 0 } else { self.slow.lock().machine.held.1 > 0 }
     }
 
     /// The same, waiting only while `patient` says so, which is asked now and then: `WouldBlock` once it does not.
     pub(super) fn acquire_while(self: &Arc<Self>, wants: LockState, patient: &dyn Fn() -> bool) -> Result<()> {
-        if self.acquire_fast(wants) {
-            return Ok(());
+        if !self.acquire_fast(wants) {
+            self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))?;
         }
-        self.acquire_slowly(wants, (false, Entry::Ordinary), Some(patient))
+        self.unless_shut()
     }
 
     fn acquire_fast(&self, wants: LockState) -> bool {
@@ -165,7 +184,7 @@ impl<T: Protected> Glock<T> {
         let mut slow = self.enter();
         slow.tickets += 1;
         let ticket = Ticket(slow.tickets);
-        slow.waiting.push(Waiting { ticket, thread: std::thread::current(), outcome: None });
+        slow.waiting.push(Waiting { ticket, thread: thread::current(), outcome: None });
         let mut slow = self.run(slow, Event::Want(Waiter { ticket, wants, tries, entry }));
         loop {
             if let Some(outcome) = slow.take_outcome(ticket) {
@@ -193,8 +212,8 @@ impl<T: Protected> Glock<T> {
             }
             self.leave(slow);
             match patient {
-                None => std::thread::park(),
-                Some(_) => std::thread::park_timeout(PATIENT_LOOKS),
+                None => thread::park(),
+                Some(_) => thread::park_timeout(PATIENT_LOOKS),
             }
             slow = self.enter();
         }
@@ -272,7 +291,14 @@ impl<T: Protected> Glock<T> {
                 });
             }
             Effect::Withdraw => {
-                tracing::error!("lock {} is kept: what it protects could not be written", self.name);
+                // The cause was told by whoever failed.
+                self.in_background(|glock| {
+                    let why = format!("lock {} cannot be given up", glock.name);
+                    tracing::error!("{why}");
+                    if let Ok(cx) = glock.context() {
+                        T::cannot_give_up(glock.name, &Error::Io(Arc::new(std::io::Error::other(why))), &cx);
+                    }
+                });
             }
         }
         None

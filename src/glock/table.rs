@@ -6,12 +6,12 @@ use super::machine::{Event, HOLD_MAX};
 use super::manager::LockManager;
 use super::{Glock, Protected, Workers};
 use crate::ids::LockName;
-use crate::sync::{DashMap, Mutex};
+use crate::sync::{DashMap, Instant, Mutex};
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Glocks looked at per new one while the table is too full.
 const SHRINK_STEP: usize = 64;
@@ -36,6 +36,7 @@ impl<T: Protected> GlockTable<T> {
             workers: Workers::default(),
             start: Instant::now(),
             hold_ms: AtomicU64::new(HOLD_MAX),
+            shut: AtomicBool::new(false),
         };
         Self {
             map: DashMap::default(),
@@ -57,6 +58,15 @@ impl<T: Protected> GlockTable<T> {
     pub fn hold_at_most(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.shared.hold_ms.store(ms, Ordering::Relaxed);
+    }
+    /// Refuses every lock from now on ([`Error::Withdrawn`](crate::error::Error)): others will get what we have. Waits at most so long
+    /// until nobody holds any but those that `kept` says.
+    pub fn shut(&self, kept: &dyn Fn(LockName) -> bool, at_most: Duration) {
+        self.shared.shut.store(true, Ordering::SeqCst);
+        let until = Instant::now() + at_most;
+        while self.glocks().iter().any(|g| !kept(g.name()) && g.is_held()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     /// Who grants the locks.
     pub fn manager(&self) -> &Arc<dyn LockManager> {

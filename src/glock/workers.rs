@@ -1,10 +1,10 @@
 //! Threads that give locks up. A demotion waits for disks (and, for an inode, for the kernel to drop its pages), so it never
 //! runs on the thread that brought the news, nor on one that serves requests. None is started before the first demotion.
 
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex, thread};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Demotions that may run at the same time.
 const THREADS_MAX: usize = 64;
@@ -63,7 +63,7 @@ impl Workers {
 impl Inner {
     fn start(self: &Arc<Self>, jobs: &mut Jobs) {
         let inner = Arc::clone(self);
-        match std::thread::Builder::new().name("glock".into()).spawn(move || inner.work()) {
+        match thread::Builder::new().name("glock".into()).spawn(move || inner.work()) {
             Ok(_detached) => jobs.threads += 1,
             // The threads there are will come to it; without any, the next event tries again.
             Err(e) => tracing::error!("no thread for a lock demotion: {e}"),

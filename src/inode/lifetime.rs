@@ -10,8 +10,9 @@ use crate::glock::{Claim, Lvb};
 use crate::ids::{BlkState, BlockAddr, FormalIno, LockName};
 use crate::journal::{Reserve, Transaction};
 use crate::rgrp::FreeSpace;
+use crate::sync::Instant;
 use crate::{dir, xattr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long other nodes have to let go of an inode that is to be deleted (ondisk.md 9.4).
 const LETTING_GO: Duration = Duration::from_secs(5);

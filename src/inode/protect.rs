@@ -51,6 +51,10 @@ impl Protected for Inode {
         cx.journal.sync_owner(name)
     }
 
+    fn cannot_give_up(_: LockName, cause: &Error, cx: &Volume) {
+        cx.journal.withdraw(cause);
+    }
+
     fn invalidate(name: LockName, cx: &Volume) {
         cx.cache.invalidate(name);
         if let Some(lost) = cx.lost.get() {

@@ -8,8 +8,9 @@ use super::Volume;
 use crate::error::Result;
 use crate::glock::{ExclusiveHolder, Protected, SharedHolder};
 use crate::ids::{BlockAddr, LockKind, LockName};
+use crate::sync::{Instant, thread};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the kernel here has to forget an inode that another node wants to delete, before that node is told that it cannot.
 const FORGETTING: Duration = Duration::from_millis(50);
@@ -86,7 +87,7 @@ impl Volume {
                 self.inode(addr).poke();
                 return;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 }

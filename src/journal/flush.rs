@@ -10,9 +10,9 @@ use crate::error::{CorruptKind, Error, Result};
 use crate::format::log::{LH_FLUSH_FREEZE, LH_FLUSH_NORMAL, LH_FLUSH_SHUTDOWN, LH_FLUSH_SYNC};
 use crate::format::{MetaHeader, StatfsChange};
 use crate::ids::{BatchId, BlockAddr, LockName};
-use crate::sync::{MutexGuard, about_to_wait};
+use crate::sync::{Instant, MutexGuard, about_to_wait};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Why a flush is asked for (stamped into the header).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

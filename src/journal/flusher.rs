@@ -5,10 +5,10 @@ use super::log::{Journal, Log};
 use super::reserve::Reserve;
 use super::state::State;
 use crate::cache::{Bell, join};
-use crate::sync::Mutex;
+use crate::sync::{Instant, Mutex, thread};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How full the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ pub(super) fn pressure(s: &State, log: &Log) -> Pressure {
 pub(super) struct Flusher {
     bell: Arc<Bell>,
     wanted: Arc<AtomicU8>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
     /// Copy of "there is a thread", so that a commit need not lock.
     started: std::sync::atomic::AtomicBool,
 }
@@ -52,7 +52,7 @@ impl Flusher {
         }
         let (bell, wanted, journal) = (self.bell.clone(), self.wanted.clone(), journal.clone());
         let spawned =
-            std::thread::Builder::new().name("gfs2r-log".into()).spawn(move || run(&bell, &wanted, &journal, every));
+            thread::Builder::new().name("gfs2r-log".into()).spawn(move || run(&bell, &wanted, &journal, every));
         match spawned {
             Ok(handle) => *self.thread.lock() = Some(handle),
             // Then whoever needs room makes it, and fsync commits.

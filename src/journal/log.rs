@@ -13,10 +13,10 @@ use crate::clock::Clock;
 use crate::error::{CorruptKind, Error, Result};
 use crate::format::StatfsChange;
 use crate::ids::{BatchId, Jid, LockName, LogBlock, LogSeq};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex, thread};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest time that closing the log takes.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -178,7 +178,7 @@ impl Journal {
                 // The log comes to rest, which brings everything into place: then there is nothing to revoke. Waiting for the thaw
                 // instead would keep a lock from the nodes that are to freeze next.
                 Err(Error::Busy) => {
-                    std::thread::sleep(Duration::from_millis(1));
+                    thread::sleep(Duration::from_millis(1));
                     continue;
                 }
                 // The log is being closed, which brings everything into place.
@@ -197,7 +197,7 @@ impl Journal {
     fn comes_to_rest(&self, log: &Log) -> bool {
         let until = Instant::now() + CLOSING;
         while !log.is_shut() && self.withdrawn().is_none() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         log.is_shut()
     }

@@ -1,9 +1,11 @@
 //! The two helpers' command lines, as mount(8) and umount(8) call them.
 
 use super::options::MountOptions;
+use super::plan::Front;
 use super::{EXIT_FAILED, EXIT_SYSTEM, EXIT_USAGE, VERSION, client, daemon, plan, remount, umount};
 use clap::error::ErrorKind;
 use clap::{Args, Parser};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -119,6 +121,14 @@ pub fn mount_main() -> ExitCode {
     main("mount.gfs2r", |args| mount(&args))
 }
 
+/// `mount.gfs2r` in the foreground, with a device of the caller's in front of the disk: how tests see what a bad disk does.
+/// `args`: as `mount.gfs2r` takes them, its name first.
+pub fn mount_on(args: Vec<OsString>, front: Front<'_>) -> Result<(), String> {
+    let args = MountArgs::try_parse_from(args).map_err(|e| e.to_string())?;
+    let options = MountOptions::parse(&args.options.join(","), args.sloppy).map_err(|e| e.to_string())?;
+    daemon::run(plan::plan(&args.spec, &args.dir, options)?, Some(front), false, || Ok(()))
+}
+
 /// `umount.gfs2r`.
 pub fn umount_main() -> ExitCode {
     if std::env::var_os(umount::LEAVING).is_some() {
@@ -194,10 +204,10 @@ fn mount(args: &MountArgs) -> Result<ExitCode, (u8, String)> {
             eprintln!("mount.gfs2r: new session: {e}");
         }
         std::env::set_current_dir("/").map_err(|e| (EXIT_SYSTEM, e.to_string()))?;
-        return daemon::run(plan, true, daemon::detach).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
+        return daemon::run(plan, None, true, daemon::detach).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
     }
     if foreground {
-        return daemon::run(plan, false, || Ok(())).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
+        return daemon::run(plan, None, false, || Ok(())).map(|()| ExitCode::SUCCESS).map_err(|e| (EXIT_FAILED, e));
     }
     drop(plan);
     let code = start_child().map_err(|e| (EXIT_SYSTEM, format!("cannot start the daemon: {}", client::words(&e))))?;

@@ -134,7 +134,11 @@ impl Joined {
 /// Parts from the other nodes in order; nobody else has the node any more.
 fn end(node: Arc<Node>, runtime: &Runtime) {
     match Arc::into_inner(node) {
-        Some(node) => runtime.block_on(node.shutdown()),
+        Some(node) => {
+            if !runtime.block_on(node.shutdown()) {
+                tracing::warn!("left the cluster without a last word from every node");
+            }
+        }
         None => tracing::error!("the cluster's node is still in use: it ends with the process"),
     }
 }

@@ -4,7 +4,7 @@ use super::cluster::{self, ForPeers, Joined};
 use super::keeper::Keeper;
 use super::live::Live;
 use super::options::MountOptions;
-use super::plan::Plan;
+use super::plan::{Front, Plan};
 use super::rundir::RunDir;
 use super::{client, control, log};
 use crate::clock::SystemClock;
@@ -21,7 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Mounts and serves until unmounted. `ready` is called once the mount is usable.
-pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
+pub(super) fn run(
+    plan: Plan,
+    front: Option<Front<'_>>,
+    background: bool,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), String> {
     let (source, target) = (plan.source.clone(), plan.target.clone());
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", source.display());
     // By the name in the cluster, as the kernel's; a volume without one by its UUID.
@@ -40,7 +45,7 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
     } else {
         log::to_stderr();
     }
-    let (session, live) = match bring_up(plan) {
+    let (session, live) = match bring_up(plan, front) {
         Ok(up) => up,
         Err(e) => return Err(say(&give_up(run_dir, e))),
     };
@@ -81,10 +86,12 @@ pub(super) fn run(plan: Plan, background: bool, ready: impl FnOnce() -> io::Resu
 }
 
 /// From a plan to a mounted filesystem whose requests wait to be served.
-fn bring_up(plan: Plan) -> Result<(fuse::Session, Arc<Live>), String> {
+fn bring_up(plan: Plan, front: Option<Front<'_>>) -> Result<(fuse::Session, Arc<Live>), String> {
     // Before the journal is replayed: whoever else has it mounted must not lose anything.
     let claim = plan.claim()?;
     let Plan { source, target, options, device, id, block_device, cluster } = plan;
+    let device: Arc<dyn BlockDevice> = Arc::new(device);
+    let device = front.map_or(Arc::clone(&device), |front| front(device));
     let (opened, joined) = match cluster {
         // Nobody else writes.
         None => {
@@ -94,7 +101,7 @@ fn bring_up(plan: Plan) -> Result<(fuse::Session, Arc<Live>), String> {
         }
         Some(cluster) => {
             let waiting = |what: &str| eprintln!("mount.gfs2r: {}: {what}", source.display());
-            let (opened, joined) = open_shared(&cluster, Arc::new(device), &options, &waiting)?;
+            let (opened, joined) = open_shared(&cluster, device, &options, &waiting)?;
             if !options.cluster.local_flocks {
                 joined.keep_plocks(&opened);
             }

@@ -44,6 +44,8 @@ impl Live {
     /// this process: a death, after which the journal is replayed.
     pub(super) fn withdraw(&self) {
         let Some(part) = self.cluster() else { return };
+        // What we know is overtaken as soon as another node has replayed our journal.
+        self.opened.fs.shut();
         match part.withdraw() {
             Parting::Replayed => tracing::info!("another node has replayed our journal"),
             Parting::Unreplayed => {

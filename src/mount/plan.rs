@@ -9,8 +9,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const IN_USE: &str = "in use (mounted, or held by another program)";
+
+/// Puts a device in front of the disk.
+pub type Front<'a> = &'a dyn Fn(Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice>;
 
 /// What mount.gfs2r was asked for, checked.
 pub(super) struct Plan {

@@ -2,10 +2,10 @@
 //! aside for an inode. It outlives the rgrp's object, which may be dropped and read again.
 
 use crate::ids::BatchId;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, serial};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Which reservation; never 0 and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,12 +52,11 @@ impl Reservation {
     }
     /// Sets a run aside that nobody else has.
     pub(super) fn open(&mut self, claims: &Arc<Claims>, start: u32, len: u32) -> ResvId {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let before = self.held.is_some();
         self.clear();
         self.size = if before { (self.next_size() + GROW).min(LARGEST) } else { self.next_size() };
         self.after = start + len;
-        let id = ResvId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = ResvId(serial());
         let mut state = claims.state.lock();
         state.runs.insert(start, (len, Claim::Reserved(id)));
         state.reserved.insert(id, start);

@@ -43,5 +43,17 @@ pub(super) fn check(group: &mut ExclusiveHolder<Rgrp>) -> Result<()> {
     if agrees {
         return Ok(());
     }
+    tracing::error!(
+        "rgrp {}: the value block says flags {:x} free {} dinodes {} igeneration {}, the header {:x} {} {} {}",
+        group.extent().addr,
+        said.flags,
+        said.free,
+        said.dinodes,
+        said.igeneration,
+        group.flags(),
+        group.free(),
+        group.dinodes(),
+        group.igeneration(),
+    );
     Err(Error::corrupt(group.extent().addr, CorruptKind::Rgrp("its lock's value block disagrees with its header")))
 }

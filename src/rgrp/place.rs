@@ -5,7 +5,7 @@
 
 use super::claims::Reservation;
 use super::{Rgrps, Want};
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::serial;
 
 impl Rgrps {
     /// The rgrp to begin with.
@@ -20,10 +20,9 @@ impl Rgrps {
 
     /// Some rgrp of this node's, another one each time (Orlov: a directory apart from its siblings).
     fn anywhere(&self) -> usize {
-        static COUNT: AtomicU64 = AtomicU64::new(1);
         let (step, own) = (self.njournals as usize, self.jid.0 as usize);
         // Fibonacci hashing: the numbers go everywhere without repeating soon.
-        let n = (COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
+        let n = (serial().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
         let preferred = self.len().saturating_sub(own).div_ceil(step);
         if preferred == 0 { n % self.len().max(1) } else { own + n % preferred * step }
     }

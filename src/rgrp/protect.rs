@@ -33,6 +33,10 @@ impl Protected for Rgrp {
         cx.journal.sync_owner(name)
     }
 
+    fn cannot_give_up(_: LockName, cause: &Error, cx: &RgrpContext) {
+        cx.journal.withdraw(cause);
+    }
+
     fn invalidate(name: LockName, cx: &RgrpContext) {
         if let Some(n) = cx.index.by_lock(name) {
             cx.index.claims(n).lost();

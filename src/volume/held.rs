@@ -4,10 +4,10 @@
 use crate::error::{Error, Result};
 use crate::glock::{Answer, LockClient, LockManager, LockState, Lvb, Reply, Request};
 use crate::ids::{BlockAddr, LockName};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest time that giving a lock back is waited for.
 const GIVING_BACK: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! Whatever touches a mount does it in a process of its own, which can be given up: this test binary, started again.
 
 use crate::worker::{self, Spec};
-use crate::{fence, serve, view};
+use crate::{disk, fence, serve, view};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -32,6 +32,15 @@ pub enum Job {
         image: PathBuf,
         mounts: Vec<PathBuf>,
     },
+    /// As `mount.gfs2r` with these arguments, on a disk whose mood the folder's owner decides.
+    Mount {
+        arguments: Vec<String>,
+        folder: PathBuf,
+    },
+    /// Fails if a file can be read past the kernel's caches.
+    Refused {
+        root: PathBuf,
+    },
     /// What the cluster calls to be sure that a node is dead.
     Fence {
         lab: PathBuf,
@@ -51,6 +60,8 @@ pub fn run(job: &Job) -> io::Result<()> {
         Job::LastLook(spec) => worker::last_look(spec),
         Job::View { root, out } => view::write(root, out),
         Job::Serve { image, mounts } => serve::run(image, mounts),
+        Job::Mount { arguments, folder } => disk::mount(arguments.iter().map(Into::into).collect(), folder),
+        Job::Refused { root } => worker::refused(root),
         Job::Fence { lab } => fence::run(lab),
     }
 }
@@ -71,9 +82,15 @@ impl Started {
     /// This binary, to do a job.
     pub fn command(job: &Job) -> io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
+        Self::tell(&mut command, job)?;
+        Ok(command)
+    }
+
+    /// Makes a command that starts this binary do a job.
+    pub fn tell(command: &mut Command, job: &Job) -> io::Result<()> {
         command.args(["child", "--exact", "--nocapture", "--test-threads", "1"]);
         command.env(JOB, serde_json::to_string(job)?).stdin(Stdio::null());
-        Ok(command)
+        Ok(())
     }
 
     /// None: it is still running then.

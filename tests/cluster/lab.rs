@@ -1,16 +1,19 @@
 //! Nodes on this machine: a disk image, a network, a daemon and a mount for each. Nothing of it is left when it is dropped.
 
+use crate::disk::{self, Mood};
 use crate::fence;
 use crate::history::{Incarnation, now};
 use crate::job::{JOB, Job, Started, stack_of};
 use crate::net::Net;
-use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+#[path = "lab/trouble.rs"]
+mod trouble;
 
 /// Silence after which a node is declared dead, in milliseconds.
 pub const TOKEN_MS: u64 = 1000;
@@ -79,6 +82,8 @@ enum Kind {
     Hall,
     /// Mounts in a cluster.
     Cluster(Net),
+    /// The same, and each node's way to the disk can be made worse.
+    Moody(Net),
 }
 
 pub struct Lab {
@@ -89,9 +94,13 @@ pub struct Lab {
     folder: Option<tempfile::TempDir>,
 }
 
-/// A program of ours, beside the one that cargo built for this test.
+/// A program of ours: of the folder `PROGRAMS` (so that a long run keeps its own), or beside the one that cargo built for
+/// this test.
 fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_gfs2r")).with_file_name(name)
+    match std::env::var_os("PROGRAMS") {
+        Some(folder) => Path::new(&folder).join(name),
+        None => Path::new(env!("CARGO_BIN_EXE_gfs2r")).with_file_name(name),
+    }
 }
 
 /// What this machine lacks for a cluster of mounts.
@@ -150,6 +159,15 @@ impl Lab {
         let out = Command::new("mkfs.gfs2").args(["-O", "-q", "-J", "8"]).args(options).arg(&image).output()?;
         let said = String::from_utf8_lossy(&out.stderr);
         if out.status.success() { Ok(()) } else { Err(io::Error::other(format!("mkfs.gfs2: {said}"))) }
+    }
+
+    /// A cluster whose daemons run in this test's program, for [`Lab::mood`].
+    pub fn moody(nodes: u32) -> io::Result<Self> {
+        let mut lab = Self::cluster(nodes)?;
+        if let Kind::Cluster(net) = std::mem::replace(&mut lab.kind, Kind::Plain) {
+            lab.kind = Kind::Moody(net);
+        }
+        Ok(lab)
     }
 
     /// A cluster, formatted, nothing mounted yet.
@@ -263,20 +281,27 @@ impl Lab {
         let (mut command, options) = match &self.kind {
             Kind::Plain | Kind::Hall => return Ok(()),
             Kind::Alone => (Command::new(helper), "fg".to_owned()),
-            Kind::Cluster(net) => {
+            Kind::Cluster(net) | Kind::Moody(net) => {
                 let number = u32::try_from(i).unwrap_or(0) + 1;
                 let file = self.dir().join("cluster.toml");
-                (net.command(number, &helper), format!("fg,cluster={},node=node{number}", file.display()))
+                let exe = if matches!(self.kind, Kind::Moody(_)) { std::env::current_exe()? } else { helper };
+                (net.command(number, &exe), format!("fg,cluster={},node=node{number}", file.display()))
             }
         };
         let node = self.nodes.get_mut(i).ok_or(io::ErrorKind::NotFound)?;
-        let log = File::options().create(true).append(true).open(node.log())?;
         node.mounting = self.mountings.len();
+        let mut log = File::options().create(true).append(true).open(node.log())?;
+        writeln!(log, "{}", Self::mark(node.mounting))?;
         self.mountings.push(Mounting { node: node.number, since: now(), faulty: None, killed: None });
+        if matches!(self.kind, Kind::Moody(_)) {
+            let (disk, dir) = (image.display().to_string(), node.mnt().display().to_string());
+            let arguments = vec!["mount.gfs2r".to_owned(), disk, dir, "-o".to_owned(), options];
+            disk::tell(&node.dir, Mood::Well)?;
+            Started::tell(&mut command, &Job::Mount { arguments, folder: node.dir.clone() })?;
+        } else {
+            command.arg(image).arg(node.mnt()).args(["-o", &options]);
+        }
         let child = command
-            .arg(image)
-            .arg(node.mnt())
-            .args(["-o", &options])
             .env("GFS2R_RUN_DIR", node.dir.join("run"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -311,7 +336,7 @@ impl Lab {
             let until = Instant::now() + Duration::from_secs(5);
             while !status.success()
                 && Instant::now() < until
-                && fs::read_to_string(&out).is_ok_and(|t| t.contains("busy"))
+                && fs::read_to_string(&out).is_ok_and(|t| t.contains("busy") || t.contains("in use"))
             {
                 std::thread::sleep(Duration::from_millis(100));
                 let again = self.nodes[i].umount().and_then(|mut h| h.wait());
@@ -381,49 +406,6 @@ impl Lab {
             );
         }
         text
-    }
-
-    /// Sends the daemon of a node a signal.
-    pub fn signal(&mut self, i: usize, signal: Signal) {
-        if let Some(daemon) = self.nodes.get(i).and_then(|n| n.daemon.as_ref()) {
-            if let Some(pid) = Pid::from_raw(daemon.id().cast_signed()) {
-                // A daemon that has just been fenced is no error.
-                let _gone = kill_process(pid, signal);
-            }
-        }
-    }
-
-    /// The end of a node: it is marked as killed from `at` on, its processes end, its mount is removed.
-    pub fn bury(&mut self, i: usize, at: u64) {
-        let mounting = self.nodes[i].mounting;
-        if let Some(m) = self.mountings.get_mut(mounting) {
-            m.killed = Some(m.killed.map_or(at, |k| k.min(at)));
-        }
-        self.signal(i, Signal::KILL);
-        let node = &mut self.nodes[i];
-        node.workers.iter_mut().for_each(Started::kill);
-        if end_of(node.daemon.as_mut(), Duration::from_secs(10)).is_none() && node.daemon.is_some() {
-            eprintln!(
-                "node{}: the killed daemon does not end:\n{}",
-                node.number,
-                node.daemon.as_ref().map(|d| stack_of(d.id())).unwrap_or_default()
-            );
-        }
-        detach(&node.mnt());
-        node.daemon = None;
-        node.workers.clear();
-    }
-
-    pub fn cut(&mut self, i: usize) -> io::Result<()> {
-        let node = &self.nodes[i];
-        if let Some(m) = self.mountings.get_mut(node.mounting) {
-            m.faulty = Some(now());
-        }
-        if let Kind::Cluster(net) = &self.kind { net.cut(node.number) } else { Ok(()) }
-    }
-
-    pub fn heal(&mut self, i: usize) -> io::Result<()> {
-        if let Kind::Cluster(net) = &self.kind { net.heal(self.nodes[i].number) } else { Ok(()) }
     }
 
     /// When the present daemon of this node was fenced.

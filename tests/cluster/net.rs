@@ -63,6 +63,17 @@ impl Net {
     pub fn heal(&self, node: u32) -> io::Result<()> {
         ip(&format!("-n {} link set port{node} master bridge", self.switch()))
     }
+
+    /// What `from` sends to `to` is lost, and nobody is told; the other direction works.
+    pub fn cut_way(&self, from: u32, to: u32) -> io::Result<()> {
+        let (space, to) = (self.space(from), Self::address(to));
+        // An address that no card has.
+        ip(&format!("-n {space} neigh replace {to} lladdr 02:00:00:00:00:99 nud permanent dev eth0"))
+    }
+
+    pub fn heal_way(&self, from: u32, to: u32) -> io::Result<()> {
+        ip(&format!("-n {} neigh del {} dev eth0", self.space(from), Self::address(to)))
+    }
 }
 
 impl Drop for Net {
@@ -101,6 +112,10 @@ mod tests {
         net.cut(2).expect("cut");
         assert!(!heard("0.5"));
         net.heal(2).expect("healed");
+        assert!(heard("5"));
+        net.cut_way(1, 2).expect("cut");
+        assert!(!heard("0.5"));
+        net.heal_way(1, 2).expect("healed");
         assert!(heard("5"));
         let name = net.name.clone();
         drop(net);

@@ -11,6 +11,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+#[path = "round/faults.rs"]
+mod faults;
+
 /// Processes on all nodes together; at least two on each.
 const PROCESSES: usize = 6;
 /// Who is still at it this long after the end hangs.
@@ -30,9 +33,27 @@ pub enum Fault {
     Cut,
     /// A clean umount in the middle of it all.
     Leave,
+    /// The disk takes its time: nothing may happen.
+    SlowDisk,
+    /// The disk fails for a moment: the node withdraws if it noticed.
+    Flicker,
+    /// The disk fails for good: the node withdraws, the others go on.
+    DeadDisk,
+    /// What some nodes send to others is lost: somebody is killed.
+    OneWay,
 }
 
-pub const FAULTS: [Fault; 5] = [Fault::Kill, Fault::Pause, Fault::Freeze, Fault::Cut, Fault::Leave];
+pub const FAULTS: [Fault; 9] = [
+    Fault::Kill,
+    Fault::Pause,
+    Fault::SlowDisk,
+    Fault::DeadDisk,
+    Fault::Freeze,
+    Fault::OneWay,
+    Fault::Cut,
+    Fault::Flicker,
+    Fault::Leave,
+];
 
 /// What a round shall be.
 pub struct Plan<'a> {
@@ -247,6 +268,10 @@ impl Round<'_> {
                 self.lab.heal(node).map_err(|e| e.to_string())?;
                 self.back_from_the_dead(node, fenced?)
             }
+            Fault::SlowDisk => self.slow_disk(node),
+            Fault::Flicker => self.bad_disk(node, true),
+            Fault::DeadDisk => self.bad_disk(node, false),
+            Fault::OneWay => self.one_way(node),
             Fault::Leave => {
                 self.lab.nodes[node].workers.iter_mut().for_each(Started::kill);
                 self.lab.nodes[node].workers.clear();

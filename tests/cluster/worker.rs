@@ -206,6 +206,17 @@ pub fn run(spec: &Spec) -> io::Result<()> {
     Ok(())
 }
 
+/// A withdrawn mount must not answer: what it knows may be overtaken.
+pub fn refused(root: &Path) -> io::Result<()> {
+    for name in ["register0", "register1", "log"] {
+        let read = File::options().read(true).write(true).open(root.join(name)).and_then(|f| read_at(&f, 0, 64));
+        if let Ok(bytes) = read {
+            return Err(io::Error::other(format!("{name} was read, {} bytes", bytes.len())));
+        }
+    }
+    Ok(())
+}
+
 /// Reads everything once more, when nobody writes.
 pub fn last_look(spec: &Spec) -> io::Result<()> {
     let mut worker = Worker::new(spec)?;

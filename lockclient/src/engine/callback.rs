@@ -6,6 +6,7 @@
 
 use super::lock::LockKey;
 use super::{Effect, Engine};
+use crate::flags::StatusFlags;
 use crate::frame::MsgType;
 use crate::mode::Mode;
 use crate::status::Status;
@@ -19,6 +20,14 @@ impl Engine {
         }
         let returned = std::mem::take(&mut lock.value_returned);
         let lvb = if returned && status == Status::Granted { lock.lvb.clone() } else { None };
+        if returned
+            && lock.sbflags.contains(StatusFlags::VALNOTVALID)
+            && !lock.uses_lost_value
+            && let Some(own) = &mut lock.lvb
+        {
+            // Should the master die, this lock vouches for what it has (settle_value): not for a value that was lost.
+            own.fill(0);
+        }
         (lock.last_notice, lock.completed_mode) = (None, lock.granted);
         let effect = Effect::Completion {
             token: lock.token,

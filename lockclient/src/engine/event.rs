@@ -63,6 +63,9 @@ pub struct LockCall {
     pub pid: u32,
     /// Tell me when I am in someone's way.
     pub wants_notices: bool,
+    /// What the client does with a value that comes with VALNOTVALID: it uses it, and the lock may vouch for it when the
+    /// master has died; or it does not, and the value is forgotten.
+    pub uses_lost_value: bool,
 }
 
 /// What a client may ask.

@@ -74,6 +74,8 @@ pub(crate) struct Lock {
     /// The client's name for it.
     pub(crate) token: u64,
     pub(crate) lvb: Option<Box<[u8]>>,
+    /// See [`LockCall`](super::event::LockCall).
+    pub(crate) uses_lost_value: bool,
     pub(crate) id: LockId,
     /// The same lock on the other side.
     pub(crate) remid: LockId,
@@ -127,6 +129,7 @@ impl Lock {
         Lock {
             token: 0,
             lvb: None,
+            uses_lost_value: false,
             id: LockId::NONE,
             remid: LockId::NONE,
             resource,

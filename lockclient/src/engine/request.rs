@@ -31,6 +31,7 @@ impl Engine {
             pid: call.pid,
             requested: Some(call.mode),
             wants_notices: call.wants_notices,
+            uses_lost_value: call.uses_lost_value,
             ..Lock::new(resource, NodeId::NONE)
         };
         let Some(key) = self.attach(lock) else { return self.refuse(call.call, Refusal::NoMemory) };

@@ -16,8 +16,13 @@
 //!
 //! Two leaders may exist for a while, on both sides of a cut; only the side with the majority starts anything, and it
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
-//! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
+//! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join. A life that was
+//! only silent goes on as if nothing had been: what was under way to it and from it arrives.
+//!
+//! A process that was stopped for a while hears what was said meanwhile only after it has seen how late it is; so silence
+//! is judged once it has had the time to listen.
 
+mod doubt;
 mod inspect;
 mod peer;
 #[cfg(test)]
@@ -64,8 +69,10 @@ struct Space {
     /// The engine has stopped for this view.
     stopped: bool,
     started: bool,
-    /// Members of the view we were started with last.
-    known: Vec<Member>,
+    /// The first of our signs of life that named this join.
+    named: Option<u64>,
+    /// The view we were started with last.
+    begun: View,
     leaving: bool,
 }
 
@@ -85,6 +92,8 @@ pub struct Fixed {
     expelled: BTreeSet<(NodeId, u64)>,
     next_beat: u64,
     beats: u64,
+    /// We were away for a while: silence is not judged before.
+    listening: Option<u64>,
     sent: Sent,
     /// Since then the nodes that live are a majority.
     quorate_since: Option<u64>,
@@ -100,6 +109,9 @@ impl Fixed {
         for node in &config.nodes {
             crc.update(format!(" {node}").as_bytes());
         }
+        // Nodes that count differently would fence one another for ever.
+        let FixedConfig { token_ms, startup_ms, fencing, .. } = config;
+        crc.update(format!(" {token_ms} {startup_ms} {fencing}").as_bytes());
         let others = config.nodes.iter().copied().filter(|node| *node != config.node);
         Fixed {
             cluster: crc.finalize(),
@@ -111,6 +123,7 @@ impl Fixed {
             expelled: BTreeSet::new(),
             next_beat: 0,
             beats: 0,
+            listening: None,
             sent: Sent::default(),
             quorate_since: None,
             joins: 0,
@@ -135,7 +148,7 @@ impl Fixed {
         if node == self.config.node {
             let space = self.spaces.get(&lockspace).filter(|space| !space.leaving)?;
             let view = if space.stopped { space.view.clone() } else { View::default() };
-            let known = space.known.clone();
+            let known = space.begun.members.clone();
             return Some(JoinedSpace { lockspace, join: space.join, view, started: space.started, known });
         }
         let beat = self.peers.get(&node)?.living()?;
@@ -148,8 +161,8 @@ impl Fixed {
         let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
         let Some(renewed) = peer.note(&beat, self.now) else { return };
         peer.heard_us = peer.heard_us.max(self.sent.when_heard(&beat, &self.config));
-        if renewed || peer.beat.is_none() {
-            // It shall know at once that it is heard.
+        if renewed || peer.beat.as_ref().is_none_or(|before| before.newest_join() < beat.newest_join()) {
+            // It shall know at once that it is heard, and that we know of its join.
             self.next_beat = 0;
         }
         let hears_us = beat.hears(self.config.node);
@@ -159,6 +172,8 @@ impl Fixed {
         if renewed {
             // The old life is over: the process that lived it is dead, and a new one greets us.
             self.doubtful.remove(&from);
+            self.fenced.remove(&from);
+            self.actions.push_back(MembershipAction::NodeGone(from));
         }
         let expelled = self.expelled.contains(&(from, beat.incarnation));
         let Some(peer) = self.peers.get_mut(&from) else { return };
@@ -167,24 +182,33 @@ impl Fixed {
             // It has begun anew, or it was but silent for a while: either way it answers for itself again.
             self.doubtful.remove(&from);
             self.fenced.remove(&from);
+            peer.returns += 1;
         }
     }
 
-    /// A node has fallen silent or deaf, or its life is over.
+    /// A node has fallen silent or deaf, or its life is over. As long as that life may come back, the conversation with it
+    /// stands.
     fn lose(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.mutual) else { return };
         peer.mutual = false;
         let Some(incarnation) = peer.beat.as_ref().map(|beat| beat.incarnation) else { return };
-        let member =
-            self.spaces.values().any(|space| space.known.iter().any(|(n, i, _)| (*n, *i) == (node, incarnation)));
+        let member = self
+            .spaces
+            .values()
+            .any(|space| space.begun.members.iter().any(|(n, i, _)| (*n, *i) == (node, incarnation)));
+        // Whatever was done to it, it was heard since.
+        self.fenced.remove(&node);
         if member {
             self.doubtful.insert(node);
-            self.fenced.remove(&node);
         }
-        self.actions.push_back(MembershipAction::NodeGone(node));
     }
 
-    fn tick(&mut self) {
+    /// Who has not been heard for the token is lost. Only judged when time passes: then whatever had come was taken in.
+    fn judge_silence(&mut self) {
+        if self.listening.is_some_and(|until| self.now < until) {
+            return;
+        }
+        self.listening = None;
         let silent: Vec<NodeId> = self
             .peers
             .iter()
@@ -199,6 +223,9 @@ impl Fixed {
                 peer.beat = None;
             }
         }
+    }
+
+    fn tick(&mut self) {
         self.quorate_since = if self.is_quorate() { self.quorate_since.or(Some(self.now)) } else { None };
         self.review();
         if self.now >= self.next_beat {
@@ -272,14 +299,15 @@ impl Fixed {
     fn is_counted_out(&self, lockspace: u32) -> bool {
         let Some(space) = self.spaces.get(&lockspace).filter(|space| !space.leaving) else { return false };
         let own = (self.config.node, self.config.incarnation, space.join);
-        space.known.iter().filter(|member| member.0 != own.0).any(|(node, incarnation, join)| {
+        space.begun.members.iter().filter(|member| member.0 != own.0).any(|(node, incarnation, join)| {
             // Even of a node that does not hear us.
             let beat = self.peers.get(node).and_then(|peer| peer.beat.as_ref());
             let said = beat.filter(|beat| beat.incarnation == *incarnation).map(|beat| &beat.spaces);
             said.into_iter()
                 .flatten()
                 .filter(|says| says.lockspace == lockspace && says.join == *join)
-                .any(|says| says.started && !says.view.members.contains(&own))
+                // What it said before it was started with us is no news.
+                .any(|says| says.started && says.view > space.begun && !says.view.members.contains(&own))
         })
     }
 
@@ -329,17 +357,22 @@ impl Fixed {
             return;
         }
         let start = self.describe(lockspace, &view);
-        for member in self.spaces.get(&lockspace).map(|s| s.known.clone()).unwrap_or_default() {
+        for member in self.spaces.get(&lockspace).map(|s| s.begun.members.clone()).unwrap_or_default() {
             let goes_on = view.members.iter().any(|m| (m.0, m.1) == (member.0, member.1));
             if !goes_on && !self.has_left(lockspace, member) {
-                self.expelled.insert((member.0, member.1));
+                let first = self.expelled.insert((member.0, member.1));
+                if first && !self.is_over((member.0, member.1)) {
+                    // It will not be spoken to again. (A conversation with a newer life may have begun already.)
+                    self.actions.push_back(MembershipAction::NodeGone(member.0));
+                }
             }
         }
         if let Some(space) = self.spaces.get_mut(&lockspace) {
-            (space.started, space.known) = (true, view.members);
+            (space.started, space.begun) = (true, view);
         }
         // The leader has had them fenced.
-        self.doubtful.retain(|node| self.spaces.values().any(|s| !s.started && s.known.iter().any(|m| m.0 == *node)));
+        self.doubtful
+            .retain(|node| self.spaces.values().any(|s| !s.started && s.begun.members.iter().any(|m| m.0 == *node)));
         self.actions.push_back(MembershipAction::Start(lockspace, start));
         self.next_beat = 0;
     }
@@ -350,70 +383,15 @@ impl Fixed {
         });
         // Someone may have come back since the view was proposed: it is not dead, and must not be passed over.
         let complete = self.desired(lockspace) == view.members;
-        complete && all_stopped && self.is_quorate() && self.nobody_in_doubt(lockspace, view)
-    }
-
-    /// Has a member of an earlier view left in order, as it says itself?
-    fn has_left(&self, lockspace: u32, (node, incarnation, join): Member) -> bool {
-        self.incarnation(node) == Some(incarnation) && self.says(node, lockspace).is_none_or(|says| says.join != join)
-    }
-
-    /// Members of earlier views who are not in this one, and who may still write: they have neither left in order nor
-    /// begun a new life. Each member names those it was started with, so that nobody is forgotten.
-    fn left_behind(&self, lockspace: u32, view: &View) -> Vec<NodeId> {
-        let known = view.members.iter().filter_map(|member| self.says(member.0, lockspace)).flat_map(|says| says.known);
-        let goes_on = |node: NodeId| view.members.iter().any(|member| member.0 == node);
-        known
-            .filter(|member| !goes_on(member.0) && !self.has_left(lockspace, *member))
-            .filter(|member| !self.is_over((member.0, member.1)))
-            .map(|member| member.0)
-            .collect()
-    }
-
-    /// Has everyone been fenced who may still write? Orders it where it is due.
-    fn nobody_in_doubt(&mut self, lockspace: u32, view: &View) -> bool {
-        if !self.config.fencing {
-            return true;
-        }
-        let mut doubtful = self.doubtful.clone();
-        doubtful.extend(self.left_behind(lockspace, view));
-        let beats = view.members.iter().filter_map(|(node, _, _)| self.peers.get(node)?.living());
-        doubtful.extend(beats.flat_map(|beat| beat.doubtful.iter().copied()));
-        let first = self.spaces.get(&lockspace).is_some_and(|space| space.known.is_empty())
-            && view.members.iter().all(|(node, _, _)| self.was_never_started(*node));
-        let waited = self.quorate_since.is_some_and(|at| self.now >= at + self.config.startup_ms);
-        let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| !p.mutual).map(|(n, _)| *n).collect();
-        if first {
-            if !unseen.is_empty() && !waited {
-                return false;
-            }
-            doubtful.extend(unseen);
-        }
-        let pending: Vec<NodeId> = doubtful
-            .into_iter()
-            .filter(|n| !self.fenced.contains(n) && !view.members.iter().any(|m| m.0 == *n))
-            .collect();
-        for node in &pending {
-            let now = self.now;
-            if let Some(peer) = self.peers.get_mut(node).filter(|peer| !peer.fence_under_way && peer.retry_at <= now) {
-                peer.fence_under_way = true;
-                self.actions.push_back(MembershipAction::Fence(*node));
-            }
-        }
-        pending.is_empty()
-    }
-
-    /// Has this node never had a part in a started view, as far as it says?
-    fn was_never_started(&self, node: NodeId) -> bool {
-        if node == self.config.node {
-            return self.spaces.values().all(|space| space.known.is_empty());
-        }
-        let beat = self.peers.get(&node).and_then(Peer::living);
-        beat.is_some_and(|beat| beat.spaces.iter().all(|space| space.known.is_empty()))
+        complete
+            && all_stopped
+            && self.is_quorate()
+            && self.others_know(lockspace, view)
+            && self.nobody_in_doubt(lockspace, view)
     }
 
     fn describe(&self, lockspace: u32, view: &View) -> Start {
-        let known = self.spaces.get(&lockspace).map(|space| space.known.as_slice()).unwrap_or_default();
+        let known = self.spaces.get(&lockspace).map(|space| space.begun.members.as_slice()).unwrap_or_default();
         let members = view.members.iter().map(|member| StartMember {
             node: member.0,
             weight: 1,
@@ -444,6 +422,9 @@ impl Fixed {
         let spaces = spaces.filter_map(|(lockspace, _)| self.says(self.config.node, *lockspace)).collect();
         self.beats += 1;
         self.sent.note(self.beats, self.now, self.config.token_ms);
+        for space in self.spaces.values_mut().filter(|space| !space.leaving) {
+            space.named.get_or_insert(self.beats);
+        }
         let beat = Heartbeat {
             node: self.config.node,
             incarnation: self.config.incarnation,
@@ -462,6 +443,9 @@ impl Fixed {
 
 impl Membership for Fixed {
     fn handle(&mut self, event: MembershipEvent, now: u64) {
+        if now > self.now + self.config.token_ms / 4 && self.listening.is_none() {
+            self.listening = Some(now + self.config.token_ms / 8);
+        }
         self.now = self.now.max(now);
         match event {
             MembershipEvent::Join(lockspace) => {
@@ -482,16 +466,8 @@ impl Membership for Fixed {
                 }
             }
             MembershipEvent::Datagram { from, bytes } => self.hear(from, &bytes),
-            MembershipEvent::Fenced { node, success } => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.fence_under_way = false;
-                    peer.retry_at = self.now + self.config.token_ms;
-                }
-                if success {
-                    self.fenced.insert(node);
-                }
-            }
-            MembershipEvent::Tick => {}
+            MembershipEvent::Fenced { node, success } => self.fencing_ended(node, success),
+            MembershipEvent::Tick => self.judge_silence(),
         }
         self.tick();
     }
@@ -501,7 +477,10 @@ impl Membership for Fixed {
     }
 
     fn wake_at(&self) -> Option<u64> {
-        Some(self.next_beat.max(self.now + 1))
+        let heard = self.peers.values().filter(|peer| peer.beat.is_some()).filter_map(|peer| peer.heard).min();
+        let silence = heard.map_or(u64::MAX, |at| at.saturating_add(self.config.token_ms));
+        let silence = silence.max(self.listening.unwrap_or(0));
+        Some(self.next_beat.min(silence).max(self.now + 1))
     }
 
     fn view(&self) -> MembershipView {

@@ -261,7 +261,7 @@ impl Links {
 
     /// When the driver is wanted for acknowledgements.
     pub(super) fn wake_at(&self) -> u64 {
-        self.acknowledge_at.load(Ordering::Acquire)
+        self.acknowledge_at.load(Ordering::SeqCst)
     }
 
     /// Writes whatever there is to be written.
@@ -283,12 +283,12 @@ impl Links {
 
     /// The driver asks the engines, and has asked them.
     pub(super) fn plan(&self, at: u64) {
-        self.planned.store(at, Ordering::Release);
+        self.planned.store(at, Ordering::SeqCst);
     }
 
-    /// Something is due then, says the engine that is locked: the driver may have planned to come later.
-    pub(super) fn due(&self, at: Option<u64>) {
-        if at.is_some_and(|at| at < self.planned.load(Ordering::Acquire)) {
+    /// Something is due then, as the driver can see by now: it may have planned to come later.
+    pub(super) fn due(&self, at: u64) {
+        if at < self.planned.load(Ordering::SeqCst) {
             self.wake.notify_one();
         }
     }
@@ -372,8 +372,10 @@ impl Links {
         }
         if link.midcomms.owed() > 0 {
             let at = self.clock.now() + OWED_MS;
-            let before = self.acknowledge_at.fetch_min(at, Ordering::AcqRel);
-            self.due((at < before).then_some(at));
+            let before = self.acknowledge_at.fetch_min(at, Ordering::SeqCst);
+            if at < before {
+                self.due(at);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! later, in the order in which it arose: from one thread per lockspace, or, if it is [`Prompt`], without that detour.
 
 use super::Outbound;
+use super::control::{self, Order};
 use super::links::{Links, Said};
 use super::plocks::{Done, Plocks};
 use super::teller::Teller;
@@ -18,7 +19,8 @@ use crate::mode::Mode;
 use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -118,8 +120,11 @@ pub(crate) struct Shared {
     pub(super) plocks: Mutex<Plocks>,
     outbound: UnboundedSender<Outbound>,
     teller: Arc<Teller>,
+    orders: Sender<Order>,
     ended: AtomicBool,
     calls: AtomicU64,
+    /// When the engine wants to be told the time; written while it is locked, read by the driver, which does not wait for it.
+    wake: AtomicU64,
 }
 
 impl Shared {
@@ -130,9 +135,10 @@ impl Shared {
         (links, outbound): (Arc<Links>, UnboundedSender<Outbound>),
         client: Arc<dyn LockClient>,
     ) -> std::io::Result<Arc<Shared>> {
-        // The thread ends after `end`.
+        // The threads end after `end`.
         let teller = Teller::new(name, client, links.trust.clone())?;
-        Ok(Arc::new(Shared {
+        let (orders, given) = channel();
+        let shared = Arc::new(Shared {
             name: name.to_owned(),
             id: lockspace_id(name),
             node: config.node,
@@ -144,9 +150,18 @@ impl Shared {
             links,
             outbound,
             teller,
+            orders,
             ended: AtomicBool::new(false),
             calls: AtomicU64::new(1),
-        }))
+            wake: AtomicU64::new(u64::MAX),
+        });
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name(format!("order {name}"));
+        if let Err(error) = thread.spawn(move || control::serve(&own, &given)) {
+            shared.teller.end();
+            return Err(error);
+        }
+        Ok(shared)
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -158,11 +173,25 @@ impl Shared {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn engine_if_free(&self) -> Option<MutexGuard<'_, Engine>> {
+        match self.engine.try_lock() {
+            Ok(engine) => Some(engine),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     fn now(&self) -> u64 {
         self.clock.now()
     }
 
-    /// The driver has something to tell the client.
+    /// What the membership wants; carried out in its order, soon.
+    pub(super) fn order(&self, order: Order) {
+        // The thread has ended after `end`: then nothing is done any more.
+        let _ended = self.orders.send(order);
+    }
+
+    /// There is something to tell the client.
     pub(crate) fn callback(&self, callback: Callback) {
         self.teller.push(callback);
         self.teller.rouse();
@@ -173,11 +202,30 @@ impl Shared {
         space_view(&self.name, self.id, &self.engine(), plocks)
     }
 
-    /// Nothing is accepted and nothing is told any more.
+    /// Nothing is accepted any more, and what has been ordered is the last.
     pub(crate) fn end(&self) {
+        self.close(false);
+    }
+
+    /// As [`Shared::end`]; the driver hears when it is done.
+    pub(super) fn leave(&self) {
+        self.order(Order::Stop { told: None });
+        self.close(true);
+    }
+
+    fn close(&self, left: bool) {
         self.ended.store(true, Ordering::Release);
+        self.order(Order::End { left });
+    }
+
+    /// After the last order: nothing is told any more.
+    pub(super) fn wind_up(&self, left: bool) {
         self.plock_end();
         self.teller.end();
+        if left {
+            // The driver may have ended with the node.
+            let _ended = self.outbound.send(Outbound::Left(self.id));
+        }
     }
 
     /// Something happened: passes on what follows from it.
@@ -195,7 +243,32 @@ impl Shared {
             other => other,
         };
         let now = self.now();
-        let mut engine = self.engine();
+        self.carry_out(self.engine(), event, now, said);
+    }
+
+    /// Tells the engine the time if it wants to know. Not while someone is at work on it: then the driver comes again.
+    pub(crate) fn tick(&self, now: u64) {
+        if self.wake_at() > now {
+            return;
+        }
+        let Some(engine) = self.engine_if_free() else { return };
+        let mut said = Said::default();
+        self.carry_out(engine, Event::Tick, now, &mut said);
+        self.links.flush(said);
+        self.teller.rouse();
+    }
+
+    /// When the engine wants to be told the time.
+    pub(crate) fn wake_at(&self) -> u64 {
+        self.wake.load(Ordering::SeqCst)
+    }
+
+    /// The engine is about to be left.
+    fn note_wake(&self, engine: &Engine) {
+        self.wake.store(engine.wake_at().unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    fn carry_out(&self, mut engine: MutexGuard<'_, Engine>, event: Event, now: u64, said: &mut Said) {
         match &event {
             Event::Stop => self.plock_stop(said),
             Event::Start(start) => self.plock_prepare(start),
@@ -205,7 +278,8 @@ impl Shared {
         while let Some(effect) = engine.next_effect() {
             self.pass_on(effect, said);
         }
-        self.links.due(engine.wake_at());
+        self.note_wake(&engine);
+        self.links.due(self.wake_at());
     }
 
     /// Has the client told, from this thread if it is prompt.
@@ -273,6 +347,7 @@ impl Shared {
                 }
             }
         }
+        self.note_wake(&engine);
         drop(engine);
         self.links.flush(said);
         if told {
@@ -294,12 +369,13 @@ impl Shared {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// We are trusted: the calls that waited are carried out, and what was not told is.
+    /// We are trusted: the calls that waited are carried out, and what was not told is. Not while someone is at work on
+    /// the engine: then the driver comes again.
     pub(crate) fn go_on(&self) {
         if self.is_parking.load(Ordering::Acquire) {
             let now = self.now();
             let mut said = Said::default();
-            let mut engine = self.engine();
+            let Some(mut engine) = self.engine_if_free() else { return };
             self.is_parking.store(false, Ordering::Release);
             let parked = std::mem::take(&mut *self.parked());
             for call in parked {
@@ -308,6 +384,7 @@ impl Shared {
                     self.pass_on(effect, &mut said);
                 }
             }
+            self.note_wake(&engine);
             drop(engine);
             self.links.flush(said);
         }
@@ -335,6 +412,9 @@ pub struct LockRequest<'a> {
     pub lvb: Option<Box<[u8]>>,
     /// Tell me when I am in someone's way.
     pub wants_notices: bool,
+    /// The client uses a value that comes with VALNOTVALID. If it does not, this lock is not asked for it either when the
+    /// resource's master dies.
+    pub uses_lost_value: bool,
 }
 
 /// A handle on a lockspace.
@@ -370,9 +450,9 @@ impl LockSpace {
     /// A new lock.
     pub fn request(&self, request: LockRequest<'_>) -> Result<Progress, Refusal> {
         let name = Name::new(request.name).ok_or(Refusal::Invalid)?;
-        let LockRequest { token, mode, flags, lvb, wants_notices, .. } = request;
-        let number = self.number();
-        let call = LockCall { call: number, token, mode, flags, name, lvb, pid: std::process::id(), wants_notices };
+        let LockRequest { token, mode, flags, lvb, wants_notices, uses_lost_value, .. } = request;
+        let (number, pid) = (self.number(), std::process::id());
+        let call = LockCall { call: number, token, mode, flags, name, lvb, pid, wants_notices, uses_lost_value };
         self.shared.call(ClientCall::Lock(call), number)
     }
 

@@ -411,7 +411,7 @@ impl Order {
         }
         *pieces += 1;
         if last {
-            incoming.number = number;
+            incoming.adopted(number);
             let state = std::mem::take(incoming);
             let reached = self.reached().unwrap_or(0);
             self.state = Some(state);

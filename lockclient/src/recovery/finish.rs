@@ -10,6 +10,8 @@ impl Engine {
         self.recovery.step = Step::Idle;
         self.recovery.gone.clear();
         self.recovery.listing.clear();
+        // All members have these slots by now; those of a round that was given up may be known to none but their giver.
+        self.recovery.members.iter_mut().for_each(|member| member.slot_before = member.slot.unwrap_or(0));
         self.release_callbacks();
         self.running = true;
         self.draining = true;

@@ -71,7 +71,7 @@ impl Engine {
         let recovery = &mut self.recovery;
         for slot in &slots {
             if let Some(member) = recovery.members.iter_mut().find(|m| m.node == slot.node) {
-                (member.slot, member.slot_before, member.generation) = (Some(slot.slot), slot.slot, generation);
+                (member.slot, member.generation) = (Some(slot.slot), generation);
             }
             if slot.node == node {
                 recovery.our_slot = slot.slot;

@@ -58,6 +58,8 @@ fn sim_random() {
 /// * 1795562558075569: a conversion that the dead master may have weakened (ALTPR) was refused by the new one; the client
 ///   was told the mode it has now, and not that it has lost the other.
 /// * 1795567665007836: a refusal from before recovery was taken for the master's word that it has the resource still.
+/// * 1795572536697906: slots given in a round that was abandoned bound their giver, who did not know of the next round's:
+///   no slots were published.
 #[test]
 fn seeds_that_found_something() {
     for seed in [
@@ -99,6 +101,7 @@ fn seeds_that_found_something() {
         1_795_560_070_092_683,
         1_795_562_558_075_569,
         1_795_567_665_007_836,
+        1_795_572_536_697_906,
     ] {
         run_schedule(seed, &Schedule::default(), |_| {}).unwrap_or_else(|why| panic!("{why}"));
     }

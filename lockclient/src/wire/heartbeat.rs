@@ -8,6 +8,8 @@ const MAGIC: u32 = 0x6866_3267;
 const LAYOUT: u16 = 3;
 /// A datagram never needs more than this many members or lockspaces.
 const LIST_MAX: usize = 128;
+/// Views and joins are counted from 1: no cluster comes this far, and whoever counts on from here does not overflow.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// A proposed or agreed membership of a lockspace. Views are ordered by number, then by who proposes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +86,11 @@ impl Heartbeat {
     /// Does its sender hear this node?
     pub fn hears(&self, node: NodeId) -> bool {
         self.hears.iter().any(|heard| heard.node == node)
+    }
+
+    /// The highest number of a join that it names: they are numbered in their order.
+    pub fn newest_join(&self) -> u64 {
+        self.spaces.iter().map(|space| space.join).max().unwrap_or(0)
     }
 }
 
@@ -197,6 +204,9 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
     for _ in 0..raw.spaces {
         let (space, after) = take::<RawSpace>(rest)?;
         rest = after;
+        if space.number > NUMBER_MAX || space.join > NUMBER_MAX {
+            return Err(WireError::Value("number of a view"));
+        }
         let mut members = |count: u8| {
             let mut members = Vec::new();
             for _ in 0..count {
@@ -230,6 +240,17 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_refused() {
+        for (number, join, fits) in [(NUMBER_MAX, 1, true), (u64::MAX, 1, false), (1, u64::MAX, false)] {
+            let view = View { number, leader: NodeId(1), members: vec![] };
+            let spaces = vec![JoinedSpace { lockspace: 1, join, view, started: false, known: vec![] }];
+            let (hears, doubtful) = (vec![], vec![]);
+            let beat = Heartbeat { node: NodeId(1), incarnation: 1, number: 1, cluster: 1, hears, doubtful, spaces };
+            assert_eq!(decode_heartbeat(&encode_heartbeat(&beat)).is_ok(), fits);
+        }
+    }
 
     #[test]
     fn a_round_is_named_by_all_of_its_view() {

@@ -284,7 +284,7 @@ impl Ours {
 
     pub(crate) fn lock(&self, tag: u64, mode: Mode, flags: LockFlags, name: &[u8]) -> Result<(), i32> {
         let lvb = flags.contains(LockFlags::VALBLK).then(|| vec![0; 32].into());
-        let request = LockRequest { token: tag, name, mode, flags, lvb, wants_notices: true };
+        let request = LockRequest { token: tag, name, mode, flags, lvb, wants_notices: true, uses_lost_value: false };
         self.progress(tag, self.member().request(request))
     }
 

@@ -20,6 +20,8 @@ pub(crate) const KEPT: &str = "kept";
 pub(crate) const PORT: u16 = 21064;
 /// What does not happen within this time does not happen: ten times the token, and more than ten times what is usual.
 pub(crate) const LIMIT: Duration = Duration::from_secs(12);
+/// How late a line is read where that is tried.
+const LATE: Duration = Duration::from_micros(300);
 
 pub(crate) fn address(node: u32) -> Ipv4Addr {
     Ipv4Addr::new(10, 98, 77, node as u8) // nodes of the lab have small numbers
@@ -85,8 +87,13 @@ pub(crate) struct Lab {
     pub(crate) fencing: bool,
     /// Nodes on the list of the membership.
     pub(crate) count: u32,
+    /// What node 2 says is read late.
+    pub(crate) late: bool,
     lives: Lives,
     births: u64,
+    /// All lives, with their nodes.
+    born: Vec<(u32, u64)>,
+    marks: std::cell::Cell<u64>,
     bridge: String,
     folder: PathBuf,
     remarks: Vec<String>,
@@ -112,7 +119,8 @@ impl Lab {
         let switch = switch.map_err(|error| format!("{}: {error}", folder.display()))?;
         // Ports of networks that are gone linger for a moment: their names, which have this number, are not used again.
         let (births, count, fencing, remarks) = (number as u64 * 100, 3, true, Vec::new());
-        let lab = Lab { log, switch, fencing, count, lives, births, bridge, folder, remarks };
+        let (late, born, marks) = (false, Vec::new(), std::cell::Cell::new(0));
+        let lab = Lab { log, switch, fencing, count, late, lives, births, born, marks, bridge, folder, remarks };
         ip(&["link", "add", &lab.bridge, "type", "bridge", "forward_delay", "0"])?;
         ip(&["link", "set", &lab.bridge, "up"])?;
         Ok(lab)
@@ -160,12 +168,17 @@ impl Lab {
         ip(&["link", "add", &life.port, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
         ip(&["link", "set", &life.port, "master", &self.bridge, "up"])?;
         writeln!(life.input, "plugged").map_err(|error| error.to_string())?;
-        let (log, number) = (self.log.clone(), life.number);
+        let (log, number, late) = (self.log.clone(), life.number, self.late && node == 2);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                if late {
+                    std::thread::sleep(LATE);
+                }
                 log.hear(node, number, &line);
             }
+            log.add(Entry { at: now(), node, life: number, what: What::Silent });
         });
+        self.born.push((node, number));
         self.lives.lock().insert(node, life);
         Ok(())
     }
@@ -258,6 +271,25 @@ impl Lab {
         let seen = |e: &Entry| e.life == life && e.what == What::Fenced;
         self.log.wait(&format!("node {node} is fenced"), LIMIT, |entries| entries.iter().any(seen))?;
         Ok(self.log.fenced_at(node).unwrap_or_else(now))
+    }
+
+    /// The observer's verdict on everything up to now. What the nodes have said by now may not be read yet: a grant could
+    /// be known, and the release of another node before it not. So every life says a word first (or its output ends),
+    /// and what was said later does not count: whoever had given a lock up by then had said so before.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (until, number) = (now(), self.marks.get() + 1);
+        self.marks.set(number);
+        for (node, life) in &self.born {
+            if let Some(living) = self.lives.lock().get_mut(node).filter(|living| living.number == *life) {
+                // Its process may have ended; then so does its output.
+                let _gone = writeln!(living.input, "mark {number}");
+            }
+            let answered = |what: &What| *what == What::Mark(number) || *what == What::Silent;
+            self.log.wait(&format!("node {node} says a last word"), LIMIT, |entries| {
+                entries.iter().rev().any(|entry| entry.life == *life && answered(&entry.what))
+            })?;
+        }
+        self.log.check(until)
     }
 
     /// Something worth knowing that is not demanded.

@@ -147,6 +147,7 @@ fn commands(worker: &Arc<Mutex<Option<Arc<Worker>>>>, leave: &std::sync::mpsc::S
         match (line.split_once(' ').unwrap_or((&line, "")), worker) {
             (("silence", peer), _) => silence(peer, true),
             (("speak", peer), _) => silence(peer, false),
+            (("mark", number), _) => report(now(), format_args!("mark {number}")),
             (("keep", name), Some(worker)) => {
                 let name = name.to_owned();
                 std::thread::spawn(move || {

@@ -36,6 +36,10 @@ pub(crate) enum What {
     Left,
     /// Fencing of this life was reported done.
     Fenced,
+    /// It was asked for a word, and everything before it is read.
+    Mark(u64),
+    /// Its output has ended, and is read.
+    Silent,
     /// Something the log should have, for whoever reads it.
     Note(String),
 }
@@ -79,6 +83,7 @@ impl Log {
             (Some(_), Some("joined")) => What::Joined,
             (Some(_), Some("ended")) => What::Ended,
             (Some(_), Some("left")) => What::Left,
+            (Some(_), Some("mark")) if number(2).is_some() => What::Mark(number(2).unwrap_or(0)),
             (Some(_), Some("granted")) => match (number(2), words.get(3), words.get(4)) {
                 (Some(token), Some(name), Some(mode)) => {
                     let mode = if *mode == "Ex" { Mode::Ex } else { Mode::Pr };
@@ -141,7 +146,7 @@ impl Log {
         format!("{rare}        ---\n{last}")
     }
 
-    fn intervals(&self) -> BTreeMap<String, Vec<Interval>> {
+    fn intervals(&self, until: u64) -> BTreeMap<String, Vec<Interval>> {
         let entries = self.entries();
         // The life before is over when its node is started anew: by then its process is gone.
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
@@ -160,7 +165,7 @@ impl Log {
             .filter_map(|e| if let What::Released { token } = e.what { Some(((e.life, token), e.at)) } else { None })
             .collect();
         let mut by_name: BTreeMap<String, Vec<Interval>> = BTreeMap::new();
-        for entry in entries.iter() {
+        for entry in entries.iter().filter(|entry| entry.at <= until) {
             let What::Granted { token, name, mode } = &entry.what else { continue };
             let given_up = released.get(&(entry.life, *token)).copied().unwrap_or(u64::MAX);
             let end = ends.get(&entry.life).copied().unwrap_or(u64::MAX);
@@ -171,10 +176,11 @@ impl Log {
         by_name
     }
 
-    /// The promise: never two holders that exclude one another, and nothing new for whoever is fenced.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// The promise: never two holders that exclude one another, and nothing new for whoever is fenced. Grants after
+    /// `until` are not judged: what ended before them may not be known.
+    pub(crate) fn check(&self, until: u64) -> Result<(), String> {
         self.nothing_after_fencing()?;
-        for (name, mut intervals) in self.intervals() {
+        for (name, mut intervals) in self.intervals(until) {
             intervals.sort_by_key(|interval| interval.from);
             let mut holding: Vec<&Interval> = Vec::new();
             for interval in &intervals {

@@ -69,14 +69,11 @@ impl LocalPlocks {
         let mut files = self.files.lock();
         let file = files.entry(inode).or_default();
         f(file, &mut told);
-        for _ in 0..file.waiting.len() {
-            let Some((lock, done)) = file.waiting.pop_front() else { break };
-            if file.ranges.conflict(&lock).is_none() {
-                file.ranges.put(lock);
-                told.push((done, Ok(())));
-            } else {
-                file.waiting.push_back((lock, done));
-            }
+        // A grant can make room too, for those who came earlier: an exclusive lock becomes a shared one.
+        while let Some(at) = file.waiting.iter().position(|(lock, _)| file.ranges.conflict(lock).is_none()) {
+            let Some((lock, done)) = file.waiting.remove(at) else { break };
+            file.ranges.put(lock);
+            told.push((done, Ok(())));
         }
         if file.waiting.is_empty() && file.ranges.0.is_empty() {
             files.remove(&inode);
@@ -190,6 +187,15 @@ mod tests {
                 assert_eq!(has, *cell, "step {step}, byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_downgrade_lets_those_in_who_wait() {
+        let locks = LocalPlocks::default();
+        assert_eq!(granted(&ask(&locks, lock(1, 0, 9, true), true)), Some(true));
+        let second = ask(&locks, lock(2, 5, 20, false), true);
+        assert_eq!(granted(&ask(&locks, lock(1, 0, 9, false), true)), Some(true));
+        assert_eq!(granted(&second), Some(true));
     }
 
     #[test]

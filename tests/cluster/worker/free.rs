@@ -22,7 +22,7 @@ const NORMAL: [Errno; 11] = [
     Errno::NODATA,
     Errno::PERM,
     Errno::NOSPC,
-    // Another node has removed the directory between the lookup and the act, twice.
+    // A rename in a directory that another node removed: once in some minutes, while a dead node's inodes are deleted.
     Errno::STALE,
 ];
 

@@ -29,7 +29,7 @@ const ROWS: [(&str, u8, u8); 6] = [
     ("append, append", b'a', b'a'),
     ("append, read", b'a', b'r'),
     ("append, stat", b'a', b's'),
-    ("read, read", b'r', b'r'),
+    ("read, read", b'q', b'q'),
 ];
 
 struct Args {

@@ -15,7 +15,7 @@ impl Fixed {
                 incarnation: self.incarnation(node),
                 heard_ms_ago: peer.and_then(|peer| peer.heard).map(|at| self.now.saturating_sub(at)),
                 in_doubt: self.doubtful.contains(&node),
-                being_fenced: peer.is_some_and(|peer| peer.fence_under_way),
+                being_fenced: peer.is_some_and(|peer| peer.fencing.is_some()),
                 fenced: self.fenced.contains(&node),
             }
         };

@@ -19,7 +19,12 @@ pub(super) struct Peer {
     pub(super) heard_us: Option<u64>,
     /// Incarnations that are over. What they said may still be under way.
     past: VecDeque<u64>,
-    pub(super) fence_under_way: bool,
+    /// When the newest of its lives was heard first.
+    pub(super) since: u64,
+    /// Counts its lives, and how often it was there again.
+    pub(super) returns: u64,
+    /// An agent is at work on it, ordered when `returns` was this.
+    pub(super) fencing: Option<u64>,
     /// Try the agent again then.
     pub(super) retry_at: u64,
 }
@@ -47,6 +52,10 @@ impl Peer {
         }
         let before = self.last.replace((beat.incarnation, beat.number)).map(|last| last.0);
         let past = before.filter(|before| *before != beat.incarnation);
+        if before != Some(beat.incarnation) {
+            self.since = now;
+            self.returns += 1;
+        }
         self.past.extend(past);
         if self.past.len() > PAST_MAX {
             self.past.pop_front();

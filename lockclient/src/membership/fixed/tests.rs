@@ -3,7 +3,10 @@
 use super::*;
 use crate::sim::Rng;
 
+mod fencing;
+mod joins;
 mod scenarios;
+mod silence;
 
 const SPACE: u32 = 42;
 
@@ -27,7 +30,18 @@ struct Net {
     agents: Option<Vec<(NodeId, NodeId)>>,
     /// Nodes whose lockspace takes long to stop.
     slow: BTreeSet<NodeId>,
+    /// Datagrams take their time: to whom, from whom, what.
+    held: Option<Vec<(NodeId, NodeId, Vec<u8>)>>,
+    /// Conversations that nodes have begun with one another: who, with whom.
+    talks: BTreeSet<(Life, Life)>,
+    /// Those that one end has ended.
+    ended: BTreeSet<(Life, Life)>,
+    /// Who has ended one with whom.
+    gone: Vec<(NodeId, NodeId)>,
 }
+
+/// A node, and which process of it.
+type Life = (NodeId, u64);
 
 fn config(node: u32, nodes: u32, incarnation: u64) -> FixedConfig {
     FixedConfig {
@@ -56,6 +70,10 @@ impl Net {
             fence_works: true,
             agents: None,
             slow: BTreeSet::new(),
+            held: None,
+            talks: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            gone: Vec::new(),
         };
         for node in present {
             net.boot(*node, nodes, 1);
@@ -95,6 +113,12 @@ impl Net {
                     // Told to go on and, in the same breath, counted out.
                     let Some(space) = self.nodes[&node].spaces.get(&SPACE) else { continue };
                     self.started.insert(node, (space.view.number, members));
+                    let own = (node, self.nodes[&node].config.incarnation);
+                    for other in start.members.iter().map(|m| (m.node, m.incarnation)).filter(|other| *other != own) {
+                        let lost = self.ended.contains(&(own, other)) || self.ended.contains(&(other, own));
+                        assert!(!lost, "{own:?} and {other:?} go on, and what was under way is lost, at {}", self.now);
+                        self.talks.insert((own, other));
+                    }
                     self.check();
                 }
                 MembershipAction::Fence(victim) => {
@@ -111,7 +135,10 @@ impl Net {
                     self.handle(node, MembershipEvent::Fenced { node: victim, success });
                 }
                 MembershipAction::Datagram { to, bytes } => {
-                    if !self.cut.contains(&node) && !self.cut.contains(&to) && !self.silent.contains(&(node, to)) {
+                    if let Some(held) = &mut self.held {
+                        held.push((to, node, bytes));
+                    } else if !self.cut.contains(&node) && !self.cut.contains(&to) && !self.silent.contains(&(node, to))
+                    {
                         self.under_way.push_back((to, node, bytes));
                     }
                 }
@@ -125,7 +152,12 @@ impl Net {
                     self.left.push(node);
                     self.started.remove(&node);
                 }
-                MembershipAction::NodeGone(_) => {}
+                MembershipAction::NodeGone(other) => {
+                    self.gone.push((node, other));
+                    let life = |node| self.nodes.get(&node).map(|fixed: &Fixed| (node, fixed.config.incarnation));
+                    let ended = life(node).zip(life(other)).filter(|pair| self.talks.contains(pair));
+                    self.ended.extend(ended);
+                }
             }
         }
     }

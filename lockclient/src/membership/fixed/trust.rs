@@ -35,7 +35,7 @@ impl Sent {
 
 impl Fixed {
     pub(super) fn trusted_until(&self) -> u64 {
-        let known = self.spaces.values().flat_map(|space| space.known.iter().map(|member| member.0));
+        let known = self.spaces.values().flat_map(|space| space.begun.members.iter().map(|member| member.0));
         let others: BTreeSet<_> = known.filter(|node| *node != self.config.node).collect();
         // Rounded milliseconds, clocks of unlike speed, and the time from the look at the clock to the deed.
         let margin = (self.config.token_ms / 16).max(2);

@@ -27,7 +27,14 @@ pub(super) struct State {
     pub(super) number: u64,
     pub(super) table: PlockTable,
     sessions: BTreeMap<NodeId, Session>,
+    /// How many answers were adopted so far, while a state is adopted.
+    adopted: usize,
 }
+
+/// More members than a cluster has.
+const SESSIONS_MAX: usize = 1024;
+/// More answers than can be on their way to nodes: there are no more than there were requests that waited.
+const ANSWERS_MAX: usize = 2 * LOCKS_MAX;
 
 /// A member as it greets: its life, and the number it has reached (`None`: it has no state).
 pub(super) type Greeting = (NodeId, u64, Option<u64>);
@@ -124,13 +131,20 @@ impl State {
             Record::Answer { node, number, local, answer } => {
                 if let Some(session) = self.sessions.get_mut(&node) {
                     session.answers.push_back((number, local, answer));
+                    self.adopted += 1;
                 }
             }
             Record::Lock(number, lock) => self.table.adopt(number, Adopted::Lock(lock)),
             Record::Waiter(request) => self.table.adopt(request.number, Adopted::Waiter(request)),
         }
         // An unlock in the middle of a lock makes two of one, full or not.
-        self.table.size() <= 2 * LOCKS_MAX
+        let fits = self.sessions.len() <= SESSIONS_MAX && self.adopted <= ANSWERS_MAX;
+        fits && self.table.size() <= 2 * LOCKS_MAX
+    }
+
+    /// All of it has been taken in: it is the state of this number.
+    pub(super) fn adopted(&mut self, number: u64) {
+        (self.number, self.adopted) = (number, 0);
     }
 }
 

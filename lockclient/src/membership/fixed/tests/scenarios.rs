@@ -59,7 +59,7 @@ fn s61_the_same_change_twice() {
     net.stopped(2);
     net.run(1000);
     assert!((1..=3).all(|n| net.members(n) == [1, 2, 3]));
-    assert_eq!(net.nodes[&NodeId(1)].spaces[&SPACE].known[2].1, 3, "with its last life");
+    assert_eq!(net.nodes[&NodeId(1)].spaces[&SPACE].begun.members[2].1, 3, "with its last life");
     assert!(net.fenced.is_empty());
 }
 

@@ -178,3 +178,19 @@ fn without_numbered_rounds_there_are_no_locks() {
     assert_eq!(order.next_effect(), Some(OrderEffect::Answer(late, PlockAnswer::NoLocks)));
     assert_eq!(order.next_effect(), None);
 }
+
+/// Whoever sends a state without end is not listened to without end.
+#[test]
+fn a_state_has_no_more_answers_than_can_be() {
+    use crate::plock::PlockAnswer;
+    use crate::plock::order::state::State;
+    let mut state = State::default();
+    let node = NodeId(1);
+    assert!(state.adopt(Record::Session { node, life: 1, last: 1 }));
+    let answer = Record::Answer { node, number: 1, local: 1, answer: PlockAnswer::Done };
+    let taken = (0..3 * crate::plock::LOCKS_MAX).take_while(|_| state.adopt(answer)).count();
+    assert_eq!(taken, 2 * crate::plock::LOCKS_MAX);
+    let mut state = State::default();
+    let session = |n: u32| Record::Session { node: NodeId(n), life: 1, last: 1 };
+    assert!((1..=1 << 20).take_while(|n| state.adopt(session(*n))).count() < 10_000);
+}

@@ -1,0 +1,91 @@
+//! The whole cluster in one simulated process: the real engine, the real cluster machines and the real lock engines on each node,
+//! one disk, one network, one clock, and a seed that decides everything else.
+//!
+//! `SEED=n` repeats a schedule (and shows what happened, with `LINES=n` the last so many lines), `SCHEDULES=n` runs so many.
+
+#[path = "sim/disk.rs"]
+mod disk;
+#[path = "sim/history.rs"]
+mod history;
+#[path = "sim/log.rs"]
+mod log;
+#[path = "sim/net.rs"]
+mod net;
+#[path = "sim/node.rs"]
+mod node;
+#[allow(dead_code, reason = "each test uses its own part")]
+mod support;
+#[path = "sim/world.rs"]
+mod world;
+
+use gfs2r::device::MemoryDevice;
+use gfs2r::sync::simulated::Report;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use world::{Counts, Plan, schedule};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
+/// A schedule; panics with all there is to know when something is wrong.
+fn one(seed: u64, counts: &Arc<Counts>) -> (Report, MemoryDevice) {
+    let last = Arc::new(Mutex::new(None));
+    let report = schedule(Plan::of(seed), number("LINES").unwrap_or(0) as usize, counts, &last);
+    let report = report.unwrap_or_else(|why| panic!("SEED={seed} {:?}\n{why}", Plan::of(seed)));
+    let image = last.lock().expect("no panic").take().expect("it has ended");
+    (report, image)
+}
+
+/// Schedules from `first` on, until there are so many or the time is over.
+fn many(first: u64, schedules: u64, time: Duration) {
+    let (start, counts) = (Instant::now(), Arc::new(Counts::default()));
+    let mut done = 0;
+    while done < schedules && start.elapsed() < time {
+        let seed = first.wrapping_add(done);
+        let (_, image) = one(seed, &counts);
+        if done % 500 == 499 {
+            support::check(&image, &format!("SEED={seed}"));
+            support::stock_fsck(&image, &format!("SEED={seed}"));
+            println!("{} schedules, {:?}", done + 1, start.elapsed());
+        }
+        done += 1;
+    }
+    let n = |a: &std::sync::atomic::AtomicU64| a.load(Ordering::Relaxed);
+    println!(
+        "{done} schedules from SEED={first} on in {:?}: {} operations, {} deaths, {} replays, {} withdrawals",
+        start.elapsed(),
+        n(&counts.operations),
+        n(&counts.deaths),
+        n(&counts.replays),
+        n(&counts.withdrawals)
+    );
+}
+
+/// `SEED` alone: that one, twice. Otherwise fresh seeds: as many as `SCHEDULES` says, or for a while.
+#[test]
+fn schedules() {
+    if let (Some(seed), None) = (number("SEED"), number("SCHEDULES")) {
+        let (report, _) = one(seed, &Arc::default());
+        report.lines.iter().for_each(|line| println!("{line}"));
+        println!("SEED={seed}: {:?}\n{:?}", Plan::of(seed), Report { lines: Vec::new(), ..report });
+        return;
+    }
+    let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_micros() as u64);
+    let first = number("SEED").unwrap_or(fresh);
+    println!("SEED={first}");
+    match number("SCHEDULES") {
+        Some(n) => many(first, n, Duration::MAX),
+        None => many(first, u64::MAX, Duration::from_secs(20)),
+    }
+}
+
+#[test]
+fn a_seed_repeats_a_schedule() {
+    let first = number("SEED").unwrap_or(1);
+    for seed in first..first + 5 {
+        let reports = [(); 2].map(|()| one(seed, &Arc::default()).0);
+        assert_eq!(reports[0], reports[1], "SEED={seed}");
+    }
+}
