@@ -181,6 +181,8 @@ pub(super) struct Control {
     mounted: Mode,
     /// The value block as we last saw or wrote it.
     seen: ControlBlock,
+    /// Replays in vain since the last that was not.
+    in_vain: u32,
 }
 
 impl Control {
@@ -207,6 +209,7 @@ impl Control {
             step: Step::Idle,
             mounted: Mode::Nl,
             seen: ControlBlock::clean(0),
+            in_vain: 0,
         }
     }
 
@@ -296,9 +299,10 @@ impl Control {
             *replayed = success;
         }
         if success {
-            self.wanted = true;
+            (self.wanted, self.in_vain) = (true, 0);
         } else {
-            out.push(Effect::WakeAfter(RETRY));
+            out.push(Effect::WakeAfter((RETRY_SOON << self.in_vain.min(10)).min(RETRY)));
+            self.in_vain = self.in_vain.saturating_add(1);
         }
     }
 
@@ -315,6 +319,7 @@ impl Control {
         }
     }
     fn forget_notes(&mut self) {
+        self.in_vain = 0;
         self.submit.fill(0);
         self.replayed.fill(false);
     }
@@ -330,3 +335,5 @@ impl Control {
 
 /// A replay without success is tried again after this, in milliseconds.
 const RETRY: u64 = 1000;
+/// The first time: mostly another node is at it, and will have done it in a moment. Doubled each time, up to [`RETRY`].
+const RETRY_SOON: u64 = 50;

@@ -3,7 +3,7 @@
 use super::Fs;
 use crate::glock::LockState;
 use std::sync::Arc;
-use std::sync::mpsc;
+use crate::sync::mpsc;
 use std::time::Duration;
 
 /// How long operations under way may take to end, and the kernel to forget.
@@ -18,7 +18,7 @@ impl Fs {
         let fs = Arc::clone(self);
         let (forgotten, wait) = mpsc::channel();
         // Of its own: an answer that the kernel waits for may never come.
-        std::thread::spawn(move || {
+        crate::sync::thread::spawn(move || {
             let Some(kernel) = fs.vol.kernel_cache.get() else { return };
             for addr in fs.nodes.all() {
                 if let Err(e) = kernel.drain(addr, LockState::Unlocked) {

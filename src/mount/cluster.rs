@@ -65,8 +65,10 @@ pub(super) struct Host {
 impl Host {
     /// Becomes the node of this plan.
     pub(super) fn start(plan: &Plan) -> Result<Arc<Self>, String> {
+        // On a single processor a second thread would only be woken for nothing.
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(2));
         let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(threads)
             .thread_name("gfs2r-dlm")
             .enable_all()
             .build()

@@ -1,7 +1,7 @@
 //! Hand-overs: two nodes append to one file in turn, so that one dirty block moves each time; and read it, so that nothing has to
 //! move. The kernel's GFS2 and lock manager in two guests, gfs2r in two guests of the same kind, gfs2r twice on this machine.
 //!
-//! `cargo bench -p gfs2r-uml --bench handover -- [--turns N] [--rounds N] [--only WORD] [--dir DIR] [--programs DIR]`
+//! `cargo bench -p gfs2r-uml --bench handover -- [--turns N] [--rounds N] [--failovers N] [--only WORD] [--rows WORD] [--dir DIR] [--programs DIR]`
 //!
 //! A guest has one processor and pays more for a system call or a switch between processes than a real machine does: a daemon
 //! looks worse there than it is. The row of turns in which nothing is done tells what taking turns costs by itself.
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const WHAT: &str = "hand-overs between two nodes";
 const TURNS: &str = env!("CARGO_BIN_EXE_turns");
 const PORT: u16 = 9100;
+/// Silence of a node that counts as its death.
+const TOKEN_MS: u64 = 1000;
 const LIMIT: Duration = Duration::from_secs(300);
 /// What is done in turn, and by which letters: of the first node, of the second.
 const ROWS: [(&str, u8, u8); 6] = [
@@ -27,7 +29,7 @@ const ROWS: [(&str, u8, u8); 6] = [
     ("append, append", b'a', b'a'),
     ("append, read", b'a', b'r'),
     ("append, stat", b'a', b's'),
-    ("read, read", b'r', b'r'),
+    ("read, read", b'q', b'q'),
 ];
 
 struct Args {
@@ -37,6 +39,8 @@ struct Args {
     dir: PathBuf,
     wait: bool,
     programs: PathBuf,
+    failovers: u32,
+    rows: String,
 }
 
 fn arguments() -> Result<Args, String> {
@@ -47,6 +51,8 @@ fn arguments() -> Result<Args, String> {
         dir: std::env::temp_dir(),
         wait: false,
         programs: programs(),
+        failovers: 10,
+        rows: String::new(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -55,13 +61,19 @@ fn arguments() -> Result<Args, String> {
             "--turns" => args.turns = value()?.parse().map_err(|error| format!("--turns: {error}"))?,
             "--rounds" => args.rounds = value()?.parse().map_err(|error| format!("--rounds: {error}"))?,
             "--only" => args.only = value()?,
+            "--rows" => args.rows = value()?,
             "--dir" => args.dir = value()?.into(),
+            "--failovers" => args.failovers = value()?.parse().map_err(|error| format!("--failovers: {error}"))?,
             // Of another build, to compare with.
             "--programs" => args.programs = value()?.into(),
             // Keeps the mounts until a line arrives on standard input.
             "--wait" => args.wait = true,
             "--bench" => {}
-            _ => return Err(format!("{word}: not an option (--turns, --rounds, --only, --dir, --programs, --wait)")),
+            _ => {
+                return Err(format!(
+                    "{word}: not an option (--turns, --rounds, --failovers, --only, --rows, --dir, --programs, --wait)"
+                ));
+            }
         }
     }
     Ok(args)
@@ -115,10 +127,11 @@ fn play(players: &mut [Player; 2], (first, second): (u8, u8), turns: u32) -> Res
     Ok(all)
 }
 
-/// Reads, writes and flushes of the disk so far, by both nodes; `None` where nobody counts them.
-type Disk = Option<[u64; 3]>;
+/// What was counted so far, of both nodes.
+type Counts = Vec<(&'static str, u64)>;
 
-fn disk_of(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<Disk, String> {
+/// Reads, writes and flushes of the disk.
+fn disk_of(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<Counts, String> {
     let mut all = [0; 3];
     for node in nodes {
         let text = kernels.node(node)?.run("read -r line </sys/block/ubda/stat; echo $line", LIMIT)?;
@@ -127,7 +140,15 @@ fn disk_of(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<Disk, String> {
             *sum += fields.get(field).copied().unwrap_or(0);
         }
     }
-    Ok(Some(all))
+    Ok(["reads", "writes", "flushes"].into_iter().zip(all).collect())
+}
+
+/// Bytes that the lock managers of this machine have sent one another; heartbeats are not among them.
+fn lock_traffic() -> Result<Counts, String> {
+    let said =
+        must(Command::new("ss").args(["-tinH", "state", "established", "( sport = :21064 or dport = :21064 )"]))?;
+    let sent = said.split_whitespace().filter_map(|word| word.strip_prefix("bytes_sent:")?.parse::<u64>().ok());
+    Ok(vec![("bytes of locking", sent.sum())])
 }
 
 /// Measures all rows with these players.
@@ -135,18 +156,19 @@ fn measure(
     who: &str,
     players: &mut [Player; 2],
     args: &Args,
-    mut disk: impl FnMut() -> Result<Disk, String>,
+    mut counts: impl FnMut() -> Result<Counts, String>,
 ) -> Result<(), String> {
-    for (row, first, second) in ROWS {
-        let before = disk()?;
+    for (row, first, second) in ROWS.into_iter().filter(|row| row.0.contains(&args.rows)) {
+        let before = counts()?;
         let turns = play(players, (first, second), args.turns)?;
         let all: u64 = turns.iter().map(|&us| u64::from(us)).sum();
         let at = |part: f64| f64::from(turns[((turns.len() - 1) as f64 * part) as usize]) / 1000.0;
-        let io = before.zip(disk()?).map_or(String::new(), |(before, after)| {
+        let after = counts()?;
+        let each = before.iter().zip(after).map(|(before, (what, after))| {
             // The turns that are not measured do their part.
-            let each = |n: usize| (after[n] - before[n]) as f64 / (turns.len() + 10) as f64;
-            format!("   {:.2} reads, {:.2} writes, {:.2} flushes", each(0), each(1), each(2))
+            format!("   {:.2} {what}", (after - before.1) as f64 / (turns.len() + 10) as f64)
         });
+        let io: String = each.collect();
         println!(
             "{who:<22} {row:<16} {:>9.1} turns/s   median {:>8.3}   99 % {:>8.3}   most {:>8.3} ms{io}",
             turns.len() as f64 * 1e6 / all.max(1) as f64,
@@ -162,10 +184,11 @@ fn programs() -> PathBuf {
     Path::new(TURNS).with_file_name("")
 }
 
-fn format(image: &Path) -> Result<(), String> {
+fn format(image: &Path, journals: u32, mib: u32) -> Result<(), String> {
     File::create(image).and_then(|file| file.set_len(1 << 30)).map_err(|error| error.to_string())?;
     let mut command = Command::new(programs().join("mkfs.gfs2r"));
-    must(command.args(["-O", "-q", "-p", "lock_dlm", "-t", TABLE, "-j", "2", "-J", "32"]).arg(image)).map(drop)
+    command.args(["-O", "-q", "-p", "lock_dlm", "-t", TABLE]);
+    must(command.args(["-j", &journals.to_string(), "-J", &mib.to_string()]).arg(image)).map(drop)
 }
 
 fn job() -> Job {
@@ -185,7 +208,7 @@ fn start_players(kernels: &mut Kernels, nodes: [u32; 2]) -> Result<[Player; 2], 
 fn kernel(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
     const NODES: [u32; 2] = [1, 2];
     let image = dir.join("kernel.image");
-    format(&image)?;
+    format(&image, 2, 32)?;
     let mut kernels = Kernels::boot(uml, &image, &NODES, &job())?;
     NODES.iter().try_for_each(|&node| kernels.mount(node, "noatime"))?;
     let mut players = start_players(&mut kernels, NODES)?;
@@ -196,7 +219,7 @@ fn ours_in_guests(uml: &Uml, dir: &Path, args: &Args) -> Result<(), String> {
     // Others than the kernel's: a tap may still belong to a guest that was killed a moment ago.
     const NODES: [u32; 2] = [3, 4];
     let image = dir.join("guests.image");
-    format(&image)?;
+    format(&image, 2, 32)?;
     let addresses = NODES.map(|node| (node, network::guest_address(node)));
     let job = job().file("cluster.toml", cluster_file(&addresses, "/bin/true", 5000));
     let mut kernels = Kernels::boot(uml, &image, &NODES, &job)?;
@@ -228,19 +251,69 @@ impl Drop for Running {
     }
 }
 
-fn ours_here(dir: &Path, args: &Args) -> Result<(), String> {
-    let image = dir.join("here.image");
-    format(&image)?;
-    let mut nodes = Nodes::new(&dir.join("here"), &args.programs, &image, 2, 5000)?;
-    nodes.mount_all()?;
+/// Nodes 1 and 2 of this machine take turns.
+fn players_here(nodes: &Nodes) -> Result<([Player; 2], Vec<Running>), String> {
     let mut running = Vec::new();
     for node in [1, 2] {
         let mut command = Command::new(TURNS);
         command.arg(format!("{}:{PORT}", network::own_address(node))).arg(nodes.mnt(node).join("file"));
         running.push(Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|e| e.to_string())?));
     }
-    let mut players = [Player::connect(network::own_address(1))?, Player::connect(network::own_address(2))?];
-    measure("gfs2r on this machine", &mut players, args, || Ok(None))?;
+    let [one, two] = [1, 2].map(network::own_address);
+    Ok(([Player::connect(one)?, Player::connect(two)?], running))
+}
+
+/// From the death of the node that holds a file to the first write of another into it, in milliseconds.
+fn one_failover(dir: &Path, args: &Args) -> Result<f64, String> {
+    let image = dir.join("failover.image");
+    format(&image, 3, 8)?;
+    let mut nodes = Nodes::new(&dir.join("failover"), &args.programs, &image, 3, TOKEN_MS)?;
+    nodes.mount_all()?;
+    let ([mut holder, mut heir], running) = players_here(&nodes)?;
+    heir.turn(b'a')?;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        holder.turn(b'a')?;
+    }
+    nodes.strike(1)?;
+    let begun = Instant::now();
+    heir.turn(b'a')?;
+    let took = begun.elapsed().as_secs_f64() * 1000.0;
+    if took > TOKEN_MS as f64 * 1.5 {
+        eprintln!("a failover took {took:.0} ms:\n{}\n{}", nodes.log(2), nodes.log(3));
+    }
+    drop((holder, heir));
+    nodes.kill(&[1]);
+    drop(running);
+    nodes.umount(2)?;
+    nodes.umount(3)?;
+    Ok(took)
+}
+
+fn failovers(dir: &Path, args: &Args) -> Result<(), String> {
+    let mut all = Vec::new();
+    for _ in 0..args.failovers {
+        all.push(one_failover(dir, args)? - TOKEN_MS as f64);
+    }
+    all.sort_by(f64::total_cmp);
+    let list: Vec<String> = all.iter().map(|ms| format!("{ms:.0}")).collect();
+    let (Some(median), Some(most)) = (list.get(list.len() / 2), list.last()) else { return Ok(()) };
+    println!(
+        "failover, kill -9 to the first write into the file of the dead, beyond the {TOKEN_MS} ms of silence that count as \
+         death: median {median}, most {most} ms of {} ({})",
+        all.len(),
+        list.join(" ")
+    );
+    Ok(())
+}
+
+fn ours_here(dir: &Path, args: &Args) -> Result<(), String> {
+    let image = dir.join("here.image");
+    format(&image, 2, 32)?;
+    let mut nodes = Nodes::new(&dir.join("here"), &args.programs, &image, 2, 5000)?;
+    nodes.mount_all()?;
+    let (mut players, running) = players_here(&nodes)?;
+    measure("gfs2r on this machine", &mut players, args, lock_traffic)?;
     if args.wait {
         eprintln!("daemons {:?} {:?}; press Enter", nodes.daemon(1), nodes.daemon(2));
         std::io::stdin().read_line(&mut String::new()).map_err(|error| error.to_string())?;
@@ -296,5 +369,5 @@ fn rounds(dir: &Path, args: &Args) -> Result<(), String> {
             ours_here(dir, args)?;
         }
     }
-    Ok(())
+    if "failover".contains(&args.only) { failovers(dir, args) } else { Ok(()) }
 }

@@ -124,6 +124,15 @@ impl Nodes {
         self.mount(&self.all())
     }
 
+    /// Kills a node's daemon and waits for nothing; [`kill`](Nodes::kill) does the rest.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn strike(&mut self, node: u32) -> Result<(), String> {
+        let daemon = self.daemons.get_mut(node as usize - 1).and_then(Option::as_mut).ok_or("no daemon")?;
+        daemon.kill().map_err(|error| error.to_string())
+    }
+
     /// The power of all these goes at once: their daemons are killed where they stand.
     pub fn kill(&mut self, nodes: &[u32]) {
         let mut dead = Vec::new();

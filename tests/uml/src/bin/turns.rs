@@ -1,5 +1,5 @@
 //! `turns ADDRESS FILE`: does what it is told to one file, a letter at a time over TCP, and answers each with a letter: `k` done,
-//! `e` an error. `a` appends 64 bytes, `s` asks for the size, `r` reads the first bytes, `f` fsyncs, `n` does nothing. For benches
+//! `e` an error. `a` appends 64 bytes, `s` asks for the size, `r` reads the first bytes, `q` those of another file that nobody changes, `f` fsyncs, `n` does nothing. For benches
 //! in which nodes take turns; serves one connection.
 #![forbid(unsafe_code)]
 
@@ -15,13 +15,24 @@ fn serve(address: &str, path: &str) -> io::Result<()> {
     io::stdout().flush()?;
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
-    let mut file = File::options().read(true).create(true).append(true).open(path)?;
+    // One for each way: a file that is open for both may be mapped and changed, which makes reading it dearer.
+    let mut file = File::options().create(true).append(true).open(path)?;
+    let reader = File::open(path)?;
+    // Nobody changes this one.
+    let quiet = format!("{path}-quiet");
+    if let Err(error) = File::create_new(&quiet).and_then(|mut quiet| quiet.write_all(&[b'q'; 64]))
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error);
+    }
+    let quiet = File::open(quiet)?;
     let (mut letter, mut buffer) = ([0], [0; 64]);
     while stream.read(&mut letter)? == 1 {
         let done = match letter[0] {
             b'a' => file.write_all(&[b'x'; 64]),
-            b's' => file.metadata().map(|_| ()),
-            b'r' => file.read_at(&mut buffer, 0).map(|_| ()),
+            b's' => reader.metadata().map(|_| ()),
+            b'r' => reader.read_at(&mut buffer, 0).map(|_| ()),
+            b'q' => quiet.read_at(&mut buffer, 0).map(|_| ()),
             b'f' => file.sync_all(),
             b'n' => Ok(()),
             _ => Err(io::ErrorKind::InvalidInput.into()),
