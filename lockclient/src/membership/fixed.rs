@@ -18,6 +18,7 @@
 //! has the other side fenced first. With two nodes both sides fence, and the first shot wins. A node that was counted
 //! out and appears again with its old life is *expelled*: its locks are gone; only a new life may join.
 
+mod describe;
 mod inspect;
 mod peer;
 #[cfg(test)]
@@ -27,7 +28,6 @@ mod trust;
 use super::{Membership, MembershipAction, MembershipEvent, majority};
 use crate::ids::NodeId;
 use crate::inspect::MembershipView;
-use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -410,19 +410,6 @@ impl Fixed {
         }
         let beat = self.peers.get(&node).and_then(Peer::living);
         beat.is_some_and(|beat| beat.spaces.iter().all(|space| space.known.is_empty()))
-    }
-
-    fn describe(&self, lockspace: u32, view: &View) -> Start {
-        let known = self.spaces.get(&lockspace).map(|space| space.known.as_slice()).unwrap_or_default();
-        let members = view.members.iter().map(|member| StartMember {
-            node: member.0,
-            weight: 1,
-            incarnation: member.1,
-            new: !known.contains(member),
-        });
-        let living = self.config.nodes.iter().filter(|node| self.lives(**node));
-        let cluster = living.filter_map(|node| Some((*node, self.incarnation(*node)?))).collect();
-        Start { members: members.collect(), cluster, round: view.round() }
     }
 
     /// Leaves a lockspace once nobody counts on us any more.
