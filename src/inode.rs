@@ -16,8 +16,8 @@
 //!
 //! Where several nodes share the volume, `users.rs` says on which of them an inode is in use: the last one deletes it.
 
-mod attrs;
 mod ahead;
+mod attrs;
 mod create;
 mod kernel_cache;
 mod lifetime;

@@ -294,8 +294,15 @@ async fn a_forced_unlock_does_not_overtake_the_grant() {
     let (open, gate) = std::sync::mpsc::channel();
     let client = Arc::new(Slow { heard: std::sync::Mutex::default(), gate: std::sync::Mutex::new(gate) });
     let space = node.join("slow", client.clone(), |_| {}).await.expect("join");
-    let request =
-        |token| space::LockRequest { token, name: b"r", mode: Mode::Ex, flags: NONE, lvb: None, wants_notices: false, uses_lost_value: false };
+    let request = |token| space::LockRequest {
+        token,
+        name: b"r",
+        mode: Mode::Ex,
+        flags: NONE,
+        lvb: None,
+        wants_notices: false,
+        uses_lost_value: false,
+    };
     let Ok(space::Progress::Done(first)) = space.request(request(1)) else { panic!("granted at once") };
     let Ok(space::Progress::Pending(second)) = space.request(request(2)) else { panic!("has to wait") };
     space.unlock(first.lock, NONE, None).expect("unlock");
@@ -326,8 +333,15 @@ async fn calls_wait_while_the_node_is_not_trusted() {
     let waits = (0..1000).any(|_| {
         token += 1;
         node.links.trust.renew(0);
-        let request =
-            space::LockRequest { token, name: b"r", mode: Mode::Pr, flags: NONE, lvb: None, wants_notices: false, uses_lost_value: false };
+        let request = space::LockRequest {
+            token,
+            name: b"r",
+            mode: Mode::Pr,
+            flags: NONE,
+            lvb: None,
+            wants_notices: false,
+            uses_lost_value: false,
+        };
         matches!(space.request(request), Ok(space::Progress::Queued(_)))
     });
     assert!(waits);

@@ -58,7 +58,15 @@ fn request_all(space: &LockSpace) -> u64 {
     for n in 0..LOCKS {
         let name = format!("resource {n:>20}");
         let name = name.as_bytes();
-        let request = LockRequest { token: 1, name, mode: Mode::Pr, flags: NONE, lvb: None, wants_notices: true, uses_lost_value: false };
+        let request = LockRequest {
+            token: 1,
+            name,
+            mode: Mode::Pr,
+            flags: NONE,
+            lvb: None,
+            wants_notices: true,
+            uses_lost_value: false,
+        };
         match space.request(request).expect("request") {
             Progress::Done(_) => {}
             _ => pending += 1,
@@ -135,7 +143,15 @@ async fn a_node_that_has_stopped_holds_nobody_up_and_costs_no_more_than_its_lock
         let name = format!("between us {n}");
         let locks = [0, 1].map(|which: usize| {
             let name = name.as_bytes();
-            let request = LockRequest { token: 2, name, mode: Mode::Nl, flags: NONE, lvb: None, wants_notices: false, uses_lost_value: false };
+            let request = LockRequest {
+                token: 2,
+                name,
+                mode: Mode::Nl,
+                flags: NONE,
+                lvb: None,
+                wants_notices: false,
+                uses_lost_value: false,
+            };
             near[which].request(request).expect("request")
         });
         drop(locks);
