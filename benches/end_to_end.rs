@@ -8,6 +8,9 @@
 //! | target | what it is |
 //! |---|---|
 //! | `gfs2r` | our daemon, lock_nolock, on an image file |
+//! | `dlm` | our daemon on the first of three nodes, lock_dlm; two others have it mounted and do nothing |
+//! | `alike` | lock_nolock, served as a mount of a cluster is: names good for no time, writes past the page cache |
+//! | `floor-s` | the floor, served so |
 //! | `floor` | a tree in memory behind FUSE, served as our daemon serves (`end_to_end/floor.rs`): nothing behind FUSE is faster |
 //! | `fuse2fs` | ext4 in userspace, on an image file |
 //! | `ext4` | the kernel's ext4, on a loop device over an image file, direct I/O |
@@ -19,6 +22,8 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "end_to_end/alike.rs"]
+mod alike;
 #[path = "end_to_end/floor.rs"]
 mod floor;
 #[path = "end_to_end/kernel.rs"]
@@ -88,6 +93,9 @@ pub(crate) struct Args {
     /// Where mount.gfs2r and mkfs.gfs2r are.
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+    /// A node of three against lock_nolock, against the same served alike, and against a floor that is served alike.
+    #[arg(long)]
+    cluster: bool,
     /// Against the kernel's GFS2, in a User-Mode Linux guest, with a tenth of the work.
     #[arg(long)]
     kernel: bool,
@@ -106,10 +114,24 @@ pub(crate) struct Args {
     /// Serves the floor on this directory.
     #[arg(long, hide = true, value_name = "DIR")]
     serve_floor: Option<PathBuf>,
+    /// As a mount that several nodes share.
+    #[arg(long, hide = true)]
+    shared: bool,
+    /// Serves a volume as a mount that several nodes share.
+    #[arg(long, hide = true, value_name = "IMAGE", requires = "on")]
+    serve_alike: Option<PathBuf>,
+    /// Where.
+    #[arg(long, hide = true, value_name = "DIR")]
+    on: Option<PathBuf>,
     /// What cargo bench always passes.
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// What is measured unless something else is said, and with `--cluster`.
+const DEFAULT_TARGETS: [Kind; 6] = [Kind::Gfs2r, Kind::Floor, Kind::Fuse2fs, Kind::Ext4, Kind::Raw, Kind::Gfs2];
+const CLUSTER_SUITES: [&str; 4] =
+    ["10000 files, 1 directory", "10000 files, 100 directories", "small writes", "nodes at once"];
 
 impl Args {
     fn bin_dir(&self) -> PathBuf {
@@ -123,9 +145,17 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if args.cluster && args.targets == DEFAULT_TARGETS {
+        args.targets = vec![Kind::Dlm, Kind::Alike, Kind::FloorAlike, Kind::Gfs2r];
+    }
+    if args.cluster && args.only.is_empty() {
+        args.only = CLUSTER_SUITES.iter().map(|name| (*name).to_owned()).collect();
+    }
     let result = if let Some(dir) = &args.serve_floor {
-        floor::serve(dir).map_err(|e| e.to_string())
+        floor::serve(dir, args.shared).map_err(|e| e.to_string())
+    } else if let (Some(image), Some(dir)) = (&args.serve_alike, &args.on) {
+        alike::serve(image, dir).map_err(|e| e.to_string())
     } else if args.list {
         workloads::list();
         Ok(())

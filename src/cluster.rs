@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `dlm`, `modes` | the [`LockManager`](crate::glock::LockManager) of a cluster: states to modes and back, replies that are held back |
+//! | `ahead` | locks that are got ready before anybody asks for them |
 //! | `name`, `direct` | names as tokens; locks that are taken for themselves, with nothing cached inside |
 //! | `control` | who mounts first, whose journal is to be replayed: a pure machine (dlm.md 5.7, 5.8) |
 //! | `core`, `recover` | what the machine and everybody else share; the one thread that does what it says |
@@ -31,6 +32,7 @@
 //!
 //! If the volume could not be opened because another node died meanwhile ([`Cluster::was_disturbed`]): leave, and begin again.
 
+mod ahead;
 mod control;
 mod core;
 mod direct;

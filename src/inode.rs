@@ -16,6 +16,7 @@
 //!
 //! Where several nodes share the volume, `users.rs` says on which of them an inode is in use: the last one deletes it.
 
+mod ahead;
 mod attrs;
 mod create;
 mod kernel_cache;
@@ -25,6 +26,7 @@ mod protect;
 mod read;
 mod users;
 
+pub use ahead::Ahead;
 pub use create::{Birth, Cradle};
 pub use kernel_cache::KernelCache;
 pub use lifetime::Fate;
@@ -73,6 +75,8 @@ pub struct Volume {
     pub users: OnceLock<Box<dyn Users>>,
     /// Told of every inode lock that is lost; set once.
     pub lost: OnceLock<Box<dyn Fn(LockName) + Send + Sync>>,
+    /// Where inodes were made lately.
+    pub ahead: Ahead,
     /// Inodes whose locks the mount itself holds for good: nobody else on this node may ask for them.
     pub kept: Vec<BlockAddr>,
 }

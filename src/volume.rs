@@ -441,6 +441,7 @@ fn assemble(
         bare: GlockTable::new(manager, options.cached_inodes),
         users: OnceLock::new(),
         lost: OnceLock::new(),
+        ahead: crate::inode::Ahead::default(),
         kept,
     });
     vol.inodes.set_context(&vol);

@@ -42,15 +42,20 @@ fn best(values: &[f64]) -> Option<f64> {
     values.iter().copied().max_by(f64::total_cmp)
 }
 
+/// What the others are compared with: ourselves in a cluster, where that was measured.
+fn base(row: &Row<'_>) -> Kind {
+    if row.contains_key(&Kind::Dlm) { Kind::Dlm } else { Kind::Gfs2r }
+}
+
 /// How many times as fast gfs2r was in its best round as `other` in its own.
 fn ratio_of_best(row: &Row<'_>, other: Kind) -> Option<f64> {
     let of = |kind| best(&row.get(&kind)?.iter().map(|s| s.rate).collect::<Vec<_>>());
-    Some(of(Kind::Gfs2r)? / of(other)?)
+    Some(of(base(row))? / of(other)?)
 }
 
 /// How many times as fast as `other` gfs2r was: the median of the rounds' ratios.
 fn ratio(row: &Row<'_>, other: Kind) -> Option<f64> {
-    let (ours, theirs) = (row.get(&Kind::Gfs2r)?, row.get(&other)?);
+    let (ours, theirs) = (row.get(&base(row))?, row.get(&other)?);
     let of_round = |s: &&Sample| theirs.iter().find(|t| t.round == s.round).map(|t| s.rate / t.rate);
     median(ours.iter().filter_map(of_round).collect())
 }
@@ -88,8 +93,9 @@ fn table(rows: &[(&'static str, String, Unit, Row<'_>)], args: &Args, cpu: bool)
         kinds.dedup();
         kinds
     };
-    let others: Vec<Kind> = kinds.iter().copied().filter(|k| *k != Kind::Gfs2r && !cpu).collect();
-    let what = if cpu { "" } else { "   gfs2r is ... times as fast as" };
+    let base = if kinds.contains(&Kind::Dlm) { Kind::Dlm } else { Kind::Gfs2r };
+    let others: Vec<Kind> = kinds.iter().copied().filter(|k| *k != base && !cpu).collect();
+    let what = if cpu { String::new() } else { format!("   {} is ... times as fast as", base.name()) };
     println!("{:44} {:>4} {:width$}{what}", "", "", "", width = kinds.len() * 10);
     let scale = args.scale.map_or(String::new(), |scale| format!(", {scale} of the work"));
     let kept = if args.best { "best" } else { "medians" };

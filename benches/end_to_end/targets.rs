@@ -2,6 +2,8 @@
 
 #[path = "targets/daemon.rs"]
 mod daemon;
+#[path = "targets/nodes.rs"]
+pub(crate) mod nodes;
 
 use super::Args;
 use super::measure::open_dir;
@@ -19,7 +21,13 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Kind {
     Gfs2r,
+    /// The first of three nodes; the others do nothing.
+    Dlm,
+    /// lock_nolock, served as a mount of a cluster is.
+    Alike,
     Floor,
+    /// The floor, served as a mount of a cluster is.
+    FloorAlike,
     Fuse2fs,
     Ext4,
     Raw,
@@ -30,12 +38,19 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gfs2r => "gfs2r",
+            Self::Dlm => "dlm",
+            Self::Alike => "alike",
             Self::Floor => "floor",
+            Self::FloorAlike => "floor-s",
             Self::Fuse2fs => "fuse2fs",
             Self::Ext4 => "ext4",
             Self::Raw => "raw",
             Self::Gfs2 => "gfs2",
         }
+    }
+
+    fn is_floor(self) -> bool {
+        matches!(self, Self::Floor | Self::FloorAlike)
     }
 
     /// Whether files and directories can be made on it.
@@ -86,7 +101,7 @@ impl Target {
         // Without a device the kernel's GFS2 is only asked for its mkfs.
         target.usable = mount && (kind != Kind::Gfs2 || device.is_some());
         if target.usable {
-            if device.is_none() && kind != Kind::Floor {
+            if device.is_none() && !kind.is_floor() {
                 written_image(&target.disk, args.image_size << 20)?;
             }
             if kind.is_filesystem() {
@@ -104,7 +119,7 @@ impl Target {
 
     fn have_tools(&self) -> io::Result<()> {
         let tools: &[&str] = match self.kind {
-            Kind::Gfs2r | Kind::Floor | Kind::Raw => &[],
+            Kind::Gfs2r | Kind::Dlm | Kind::Alike | Kind::Floor | Kind::FloorAlike | Kind::Raw => &[],
             Kind::Fuse2fs => &["mkfs.ext4", "fuse2fs"],
             Kind::Ext4 => &["mkfs.ext4", "losetup"],
             Kind::Gfs2 => &["mkfs.gfs2"],
@@ -134,6 +149,8 @@ impl Target {
         };
         match self.kind {
             Kind::Gfs2r => Some(gfs2(self.program("mkfs.gfs2r"), if fresh { "bench:fresh" } else { "bench:gfs2r" })),
+            Kind::Alike => Some(gfs2(self.program("mkfs.gfs2r"), "bench:alike")),
+            Kind::Dlm => Some(nodes::mkfs(&self.bin_dir, disk, fresh)),
             Kind::Gfs2 => Some(gfs2(Command::new("mkfs.gfs2"), "bench:gfs2")),
             Kind::Fuse2fs | Kind::Ext4 => {
                 let mut command = Command::new("mkfs.ext4");
@@ -142,7 +159,7 @@ impl Target {
                 command.args(["-q", "-F", "-E", how]).arg(disk);
                 Some(command)
             }
-            Kind::Floor | Kind::Raw => None,
+            Kind::Floor | Kind::FloorAlike | Kind::Raw => None,
         }
     }
 
@@ -168,9 +185,11 @@ impl Target {
                 run(self.program("mount.gfs2r").arg(disk).arg(root))?;
                 Daemon::of_gfs2r(root).map(Some)
             }
-            Kind::Floor => {
+            Kind::Dlm => nodes::mount(&self.bin_dir, disk, root).map(Some),
+            Kind::Alike => Daemon::alike(disk, root).map(Some),
+            Kind::Floor | Kind::FloorAlike => {
                 if self.floor.is_none() {
-                    self.floor = Some(Daemon::floor(root)?);
+                    self.floor = Some(Daemon::floor(root, self.kind == Kind::FloorAlike)?);
                 }
                 if let Some(floor) = &mut self.floor {
                     floor.tell("mount", "ok")?;
@@ -214,6 +233,9 @@ impl Target {
         if self.kind == Kind::Gfs2r {
             return run(self.program("umount.gfs2r").arg(root));
         }
+        if self.kind == Kind::Dlm {
+            return nodes::unmount(&self.bin_dir, root);
+        }
         rustix::mount::unmount(root, UnmountFlags::empty())?;
         if let Some(floor) = &mut self.floor {
             floor.hear("gone")?;
@@ -233,7 +255,7 @@ impl Target {
 
     /// The disk's contents leave the page cache, where fuse2fs, and mounts of block devices, keep them.
     fn forget_disk(&self) -> io::Result<()> {
-        if self.kind == Kind::Floor {
+        if self.kind.is_floor() {
             return Ok(());
         }
         let disk = File::open(&self.disk)?;

@@ -10,8 +10,12 @@ mod format;
 mod listing;
 #[path = "workloads/random.rs"]
 mod random;
+#[path = "workloads/small.rs"]
+mod small;
 #[path = "workloads/synced.rs"]
 mod synced;
+#[path = "workloads/together.rs"]
+mod together;
 #[path = "workloads/tree.rs"]
 mod tree;
 #[path = "workloads/walk.rs"]
@@ -42,6 +46,8 @@ const SUITES: &[Suite] = &[
     bulk::BULK,
     random::RANDOM,
     synced::SYNCED,
+    small::SMALL,
+    together::TOGETHER,
     format::FORMAT,
 ];
 

@@ -43,7 +43,17 @@ fn lock(engine: &mut Engine, number: u64, mode: Mode, flags: LockFlags) -> LockI
     let name = format!("{:>8x}{number:>16x}", 2);
     let name = Name::new(name.as_bytes()).expect("24 bytes");
     let lvb = flags.contains(LockFlags::VALBLK).then(|| vec![0; 32].into());
-    let call = LockCall { call: number, token: number, mode, flags, name, lvb, pid: 1, wants_notices: true };
+    let call = LockCall {
+        call: number,
+        token: number,
+        mode,
+        flags,
+        name,
+        lvb,
+        pid: 1,
+        wants_notices: true,
+        uses_lost_value: false,
+    };
     engine.handle(Event::Client(ClientCall::Lock(call)), 0);
     drain(engine)
 }

@@ -17,6 +17,7 @@
 //! The shard of the name is locked during a call, so that no callback overtakes the note of who asked. Order: shard,
 //! then `calls` or `parked`; the glock's mutex is taken with none of them.
 
+use super::ahead::Preparing;
 use super::direct::Direct;
 use super::modes::{ceiling, flags, mode, reply};
 use super::name;
@@ -31,7 +32,7 @@ use lockclient::ids::LockId;
 use lockclient::mode::Mode;
 use lockclient::node::space::{Completion, LockRequest, Progress};
 use lockclient::status::{Refusal, Status};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -42,7 +43,9 @@ pub(super) const BUSY: Duration = Duration::from_millis(20);
 /// See the module.
 pub(super) struct Dlm {
     space: OnceLock<LockSpace>,
-    entries: DashMap<LockName, Entry>,
+    pub(super) entries: DashMap<LockName, Entry>,
+    /// Locks that were got ready, the oldest first.
+    pub(super) ready: Mutex<VecDeque<LockName>>,
     directs: RwLock<BTreeMap<u64, Arc<Direct>>>,
     next_direct: AtomicU64,
     calls: Mutex<Calls>,
@@ -58,17 +61,20 @@ pub(super) struct Dlm {
 }
 
 /// One glock's lock.
-struct Entry {
+pub(super) struct Entry {
     /// `NONE` until one has been granted or asked for.
-    lock: LockId,
+    pub(super) lock: LockId,
     /// It has storage for a value block.
-    valued: bool,
-    client: Weak<dyn LockClient>,
-    pending: Option<Box<Pending>>,
+    pub(super) valued: bool,
+    /// None: no glock has asked yet (see [`ahead`](super::ahead)).
+    pub(super) client: Option<Weak<dyn LockClient>>,
+    pub(super) pending: Option<Box<Pending>>,
+    /// It is being got ready; what is pending waits for that.
+    pub(super) ahead: Option<Preparing>,
 }
 
 /// What waits for its end.
-struct Pending {
+pub(super) struct Pending {
     request: Request,
     client: Arc<dyn LockClient>,
     /// It asked for a new lock.
@@ -109,6 +115,7 @@ impl Dlm {
         let dlm = Arc::new(Self {
             space: OnceLock::new(),
             entries: DashMap::new(),
+            ready: Mutex::default(),
             directs: RwLock::default(),
             next_direct: AtomicU64::new(1),
             calls: Mutex::default(),
@@ -227,7 +234,7 @@ impl Dlm {
         }
         waiting.into_iter().for_each(|client| client.completed(Reply::Failed, None));
     }
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
@@ -316,6 +323,18 @@ impl Dlm {
         if entry.lock != LockId::NONE && entry.lock != completion.lock {
             return;
         }
+        if let Some(ahead) = entry.ahead.take() {
+            if let Some(call) = ahead.call {
+                self.forget_call(call);
+            }
+            entry.lock = if completion.status == Status::Granted { completion.lock } else { LockId::NONE };
+            let asked = entry.pending.take().map(|p| (self.issue(name, &mut entry, p.request, &p.client), p.client));
+            drop(entry);
+            if let Some((Answer::Done(reply, lvb), client)) = asked {
+                client.completed(reply, lvb);
+            }
+            return;
+        }
         let Some(pending) = entry.pending.take() else { return };
         let Pending { request, client, fresh, call, .. } = *pending;
         if let Some(call) = call {
@@ -334,7 +353,7 @@ impl Dlm {
             return direct.blocking(wanted);
         }
         let entry = name::name(token).and_then(|name| self.entries.get(&name));
-        let client = entry.filter(|e| e.lock == lock).and_then(|e| e.client.upgrade());
+        let client = entry.filter(|e| e.lock == lock).and_then(|e| e.client.as_ref()?.upgrade());
         if let Some(client) = client {
             if let Some(name) = name::name(token) {
                 self.heat.notice(name);
@@ -359,6 +378,13 @@ impl Dlm {
         }
         let Some(name) = name::name(token) else { return };
         let Some(mut entry) = self.entries.get_mut(&name) else { return };
+        if entry.ahead.take_if(|ahead| ahead.call == Some(call)).is_some() {
+            // Nothing was got ready: who asked meanwhile asks for a new lock.
+            if let Some(pending) = entry.pending.take() {
+                self.retry_soon(name, &mut entry, Some(pending));
+            }
+            return;
+        }
         let Some(pending) = entry.pending.take_if(|p| p.call == Some(call)) else { return };
         let client = Arc::clone(&pending.client);
         let answer =
@@ -461,15 +487,28 @@ impl LockManager for Dlm {
         let mut entry = self.entries.entry(name).or_insert_with(|| Entry {
             lock: LockId::NONE,
             valued: false,
-            client: Arc::downgrade(client),
+            client: None,
             pending: None,
+            ahead: None,
         });
-        entry.client = Arc::downgrade(client);
+        entry.client = Some(Arc::downgrade(client));
+        if entry.ahead.is_some() && !self.is_closed() {
+            let client = Arc::clone(client);
+            entry.pending = Some(Box::new(Pending { request, client, fresh: false, since: Instant::now(), call: None }));
+            return Answer::Pending;
+        }
         self.issue(name, &mut entry, request, client)
     }
 
     fn cancel(&self, name: LockName) {
         let Some(mut entry) = self.entries.get_mut(&name) else { return };
+        if entry.ahead.is_some() {
+            // Nothing was asked yet. Not from here: the caller holds the glock's mutex.
+            if let Some(pending) = entry.pending.take() {
+                self.later(Late::Deliver(pending.client, Reply::Refused, None));
+            }
+            return;
+        }
         // A call that waits for recovery has no number yet by which it could be taken back: it completes in its time.
         let lock = entry.lock;
         let Some(space) = self.space().filter(|_| entry.pending.is_some() && lock != LockId::NONE) else { return };
@@ -486,6 +525,9 @@ impl LockManager for Dlm {
     }
 
     fn release(&self, name: LockName) {
+        if self.keep_ready(name) {
+            return;
+        }
         let Some((_, entry)) = self.entries.remove(&name) else { return };
         let Some(space) = self.space().filter(|_| entry.lock != LockId::NONE && !self.is_closed()) else { return };
         let flags = if entry.valued { LockFlags::VALBLK } else { LockFlags::empty() };
@@ -500,6 +542,10 @@ impl LockManager for Dlm {
 
     fn is_trusted(&self) -> bool {
         self.space().is_some_and(LockSpace::is_trusted)
+    }
+
+    fn prepare(&self, name: LockName, valued: bool) {
+        self.get_ready(name, valued);
     }
 
     fn serves_recovery(&self, name: LockName) {

@@ -86,6 +86,7 @@ impl Volume {
             };
             if let Some(claim) = claim {
                 let in_use = self.use_inode(addr)?;
+                self.look_ahead(addr);
                 return Ok((space, Cradle { claim, in_use }));
             }
             drop(space);

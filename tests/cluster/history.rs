@@ -201,7 +201,9 @@ impl History {
     pub fn load(&mut self, path: &Path, by: usize, process: u32) -> io::Result<()> {
         let text = fs::read_to_string(path)?;
         let mut open = HashMap::new();
-        for line in text.lines() {
+        // A process that was killed may leave half a line.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for line in text[..whole].lines() {
             match serde_json::from_str(line) {
                 Ok(Line::Begin(n, start, op)) => {
                     open.insert(n, self.events.len());

@@ -17,13 +17,26 @@ use std::io::{self, BufRead, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 /// As src/fuse/adapter.rs.
 const MAX_IO: u32 = 1 << 20;
 
-const POLICY: Policy = Policy::single();
+static POLICY: OnceLock<Policy> = OnceLock::new();
+
+fn policy() -> &'static Policy {
+    POLICY.get_or_init(Policy::single)
+}
+
+/// How a file is opened, by the policy.
+fn opened(writes: bool) -> FopenFlags {
+    if writes && policy().direct_writes {
+        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
+    } else {
+        FopenFlags::FOPEN_KEEP_CACHE
+    }
+}
 
 thread_local! {
     static READ_BUFFER: RefCell<AlignedBuf> = RefCell::new(AlignedBuf::zeroed(MAX_IO as usize));
@@ -31,7 +44,9 @@ thread_local! {
 
 /// Mounts on `dir` at each line `mount` on standard input, answers `ok` on standard output, serves until unmounted and
 /// answers `gone`. The tree lives as long as the process.
-pub(crate) fn serve(dir: &Path) -> io::Result<()> {
+/// `shared`: as a mount that several nodes share.
+pub(crate) fn serve(dir: &Path, shared: bool) -> io::Result<()> {
+    POLICY.get_or_init(|| if shared { Policy::shared() } else { Policy::single() });
     let tree = Arc::new(Tree::new());
     for line in io::stdin().lock().lines() {
         if line?.trim() != "mount" {
@@ -62,7 +77,7 @@ fn mount(dir: &Path, floor: Floor) -> io::Result<fuser::Session<Floor>> {
     let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
     rustix::mount::mount(c"floor", dir, c"fuse.floor", MountFlags::empty(), &*data)?;
     let mut config = fuser::Config::default();
-    config.n_threads = Some(POLICY.readers);
+    config.n_threads = Some(policy().readers);
     fuser::Session::from_fd(floor, OwnedFd::from(device), fuser::SessionACL::All, config).inspect_err(|_| {
         // The first error is the one to tell of.
         let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);
@@ -75,7 +90,7 @@ struct Floor {
 
 fn entry(reply: ReplyEntry, made: Done<FileAttr>) {
     match made {
-        Ok(attr) => reply.entry_with_ttls(&POLICY.attr_ttl, &POLICY.name_ttl, &attr, Generation(1)),
+        Ok(attr) => reply.entry_with_ttls(&policy().attr_ttl, &policy().name_ttl, &attr, Generation(1)),
         Err(e) => reply.error(e),
     }
 }
@@ -147,10 +162,11 @@ impl Filesystem for Floor {
             | InitFlags::FUSE_HAS_EXPIRE_ONLY
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::from_bits_retain(1 << 28)
-            | InitFlags::FUSE_POSIX_ACL
-            | InitFlags::FUSE_WRITEBACK_CACHE
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO;
+            | InitFlags::FUSE_POSIX_ACL;
+        let cached = InitFlags::FUSE_WRITEBACK_CACHE;
+        let plus = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
+        let wanted = if policy().writeback_cache { wanted | cached } else { wanted };
+        let wanted = if policy().readdirplus { wanted | plus } else { wanted };
         let present = wanted & config.capabilities();
         config.add_capabilities(present).map_err(|m| io::Error::other(format!("FUSE features {m:?}")))?;
         // Whatever the kernel gives instead, it gives our daemon as well.
@@ -164,7 +180,7 @@ impl Filesystem for Floor {
         match self.tree.lookup(parent.0, name.as_bytes()) {
             Err(e) if e.code() == Errno::ENOENT.code() => {
                 let none = FileAttr { ino: INodeNo(0), ..absent() };
-                reply.entry(&POLICY.negative_ttl, &none, Generation(0));
+                reply.entry(&policy().negative_ttl, &none, Generation(0));
             }
             found => entry(reply, found),
         }
@@ -176,7 +192,7 @@ impl Filesystem for Floor {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.tree.get(ino.0) {
-            Ok(node) => reply.attr(&POLICY.attr_ttl, &node.attr.lock()),
+            Ok(node) => reply.attr(&policy().attr_ttl, &node.attr.lock()),
             Err(e) => reply.error(e),
         }
     }
@@ -214,7 +230,7 @@ impl Filesystem for Floor {
         attr.atime = atime.map_or(attr.atime, when);
         attr.mtime = mtime.map_or(attr.mtime, when);
         attr.ctime = ctime.unwrap_or_else(SystemTime::now);
-        reply.attr(&POLICY.attr_ttl, &attr);
+        reply.attr(&policy().attr_ttl, &attr);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -268,8 +284,8 @@ impl Filesystem for Floor {
         entry(reply, self.tree.link(ino.0, newparent.0, newname.as_bytes()));
     }
 
-    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    fn open(&self, _req: &Request, _ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), opened(flags.0 & 3 != 0));
     }
 
     fn create(
@@ -279,12 +295,12 @@ impl Filesystem for Floor {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         match self.make(req, parent, name, &New::File, perm(mode, umask)) {
             Ok(attr) => {
-                reply.created(&POLICY.name_ttl, &attr, Generation(1), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+                reply.created(&policy().name_ttl, &attr, Generation(1), FileHandle(0), opened(flags & 3 != 0));
             }
             Err(e) => reply.error(e),
         }
@@ -350,7 +366,7 @@ impl Filesystem for Floor {
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let push = |next, _, _, name: &OsStr, attr: Option<&FileAttr>| match attr {
-            Some(attr) => !reply.add(attr.ino, next, name, &POLICY.attr_ttl, attr, Generation(1)),
+            Some(attr) => !reply.add(attr.ino, next, name, &policy().attr_ttl, attr, Generation(1)),
             None => !reply.add(INodeNo(0), next, name, &Duration::ZERO, &absent(), Generation(0)),
         };
         match self.list(ino.0, offset, push, true) {

@@ -2,12 +2,12 @@
 
 use super::wait_until;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A filesystem's daemon.
 pub(crate) struct Daemon {
-    pid: u32,
+    pids: Vec<u32>,
     child: Option<Child>,
     talk: Option<(ChildStdin, BufReader<ChildStdout>)>,
 }
@@ -16,52 +16,70 @@ impl Daemon {
     /// The daemon that `mount.gfs2r` left behind.
     pub(super) fn of_gfs2r(root: &Path) -> io::Result<Self> {
         let all = std::env::var_os("GFS2R_RUN_DIR").unwrap_or_else(|| "/run/gfs2r".into());
+        Self::of_mounts(&[(all.into(), root.to_owned())])
+    }
+
+    /// The daemons of these runtime folders and mount points.
+    pub(super) fn of_mounts(mounts: &[(PathBuf, PathBuf)]) -> io::Result<Self> {
+        let pids = mounts.iter().map(|(all, root)| Self::pid(all, root)).collect::<io::Result<_>>()?;
+        Ok(Self { pids, child: None, talk: None })
+    }
+
+    fn pid(all: &Path, root: &Path) -> io::Result<u32> {
         let root = root.canonicalize()?;
         for entry in std::fs::read_dir(all)? {
             let entry = entry?.path();
             let target = std::fs::read(entry.join("target")).unwrap_or_default();
             if target == root.as_os_str().as_encoded_bytes() {
                 let pid = std::fs::read_to_string(entry.join("pid"))?;
-                let pid = pid.trim().parse().map_err(io::Error::other)?;
-                return Ok(Self { pid, child: None, talk: None });
+                return pid.trim().parse().map_err(io::Error::other);
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, "mount.gfs2r left no daemon"))
     }
 
     /// The floor on a directory, waiting to be told to mount.
-    pub(super) fn floor(root: &Path) -> io::Result<Self> {
+    pub(super) fn floor(root: &Path, shared: bool) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--serve-floor")
             .arg(root)
+            .args(shared.then_some("--shared"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("a child without pipes"));
         };
-        Ok(Self { pid: child.id(), child: Some(child), talk: Some((to, BufReader::new(from))) })
+        Ok(Self { pids: vec![child.id()], child: Some(child), talk: Some((to, BufReader::new(from))) })
+    }
+
+    /// lock_nolock, served by this program as a mount of a cluster is.
+    pub(super) fn alike(disk: &Path, root: &Path) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--serve-alike").arg(disk).arg("--on").arg(root);
+        Self::foreground("the mount", command, root)
     }
 
     /// fuse2fs as Debian ships it, with its own defaults.
     pub(super) fn fuse2fs(disk: &Path, root: &Path) -> io::Result<Self> {
+        let mut command = Command::new("fuse2fs");
+        command.arg(disk).arg(root).arg("-f").stderr(Stdio::null());
+        Self::foreground("fuse2fs", command, root)
+    }
+
+    /// A program that mounts on `root` and stays.
+    fn foreground(what: &str, mut command: Command, root: &Path) -> io::Result<Self> {
         let before = rustix::fs::stat(root)?.st_dev;
-        let mut child = Command::new("fuse2fs")
-            .arg(disk)
-            .arg(root)
-            .arg("-f")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut child = command.stdout(Stdio::null()).spawn()?;
         let mut ended = false;
-        wait_until("fuse2fs", || {
+        wait_until(what, || {
             ended = child.try_wait().is_ok_and(|status| status.is_some());
             ended || rustix::fs::stat(root).is_ok_and(|s| s.st_dev != before)
         })?;
         if ended {
-            return Err(io::Error::other("fuse2fs ended at once"));
+            return Err(io::Error::other(format!("{what} ended at once")));
         }
-        Ok(Self { pid: child.id(), child: Some(child), talk: None })
+        Ok(Self { pids: vec![child.id()], child: Some(child), talk: None })
     }
 
     /// Says a word and waits for the answer.
@@ -96,7 +114,8 @@ impl Daemon {
             let schedstat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
             schedstat.split(' ').next()?.parse().ok()
         };
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let tasks = |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let tasks = self.pids.iter().flat_map(tasks);
         tasks.filter_map(of_thread).sum::<f64>() / 1e9
     }
 }

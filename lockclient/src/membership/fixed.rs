@@ -22,6 +22,7 @@
 //! A process that was stopped for a while hears what was said meanwhile only after it has seen how late it is; so silence
 //! is judged once it has had the time to listen.
 
+mod describe;
 mod doubt;
 mod inspect;
 mod peer;
@@ -32,7 +33,6 @@ mod trust;
 use super::{Membership, MembershipAction, MembershipEvent, majority};
 use crate::ids::NodeId;
 use crate::inspect::MembershipView;
-use crate::recovery::{Start, StartMember};
 use crate::wire::{Heartbeat, JoinedSpace, View, decode_heartbeat, encode_heartbeat};
 use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -388,19 +388,6 @@ impl Fixed {
             && self.is_quorate()
             && self.others_know(lockspace, view)
             && self.nobody_in_doubt(lockspace, view)
-    }
-
-    fn describe(&self, lockspace: u32, view: &View) -> Start {
-        let known = self.spaces.get(&lockspace).map(|space| space.begun.members.as_slice()).unwrap_or_default();
-        let members = view.members.iter().map(|member| StartMember {
-            node: member.0,
-            weight: 1,
-            incarnation: member.1,
-            new: !known.contains(member),
-        });
-        let living = self.config.nodes.iter().filter(|node| self.lives(**node));
-        let cluster = living.filter_map(|node| Some((*node, self.incarnation(*node)?))).collect();
-        Start { members: members.collect(), cluster, round: view.round() }
     }
 
     /// Leaves a lockspace once nobody counts on us any more.

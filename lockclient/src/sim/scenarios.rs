@@ -5,6 +5,7 @@ mod basics;
 mod directory;
 mod overlap;
 mod recovery;
+mod values;
 
 use super::{Outcome, World};
 use crate::flags::LockFlags;

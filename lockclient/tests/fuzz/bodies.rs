@@ -223,6 +223,7 @@ impl Bench {
                 lvb,
                 pid: 1,
                 wants_notices: true,
+                uses_lost_value: false,
             }),
             2 => ClientCall::Convert { call, lock, mode: wanted, flags, lvb },
             _ => ClientCall::Unlock { call, lock, flags, lvb },

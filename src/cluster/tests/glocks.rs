@@ -121,6 +121,44 @@ fn three_nodes_count_under_glocks() {
     members.into_iter().for_each(|m| drop(m.unmount()));
 }
 
+/// Locks that were got ready are locks like others, also while they still are on their way and when others want them.
+#[test]
+fn locks_that_were_got_ready() {
+    const LOCKS: u64 = 400;
+    let lab = Lab::new(3);
+    let members = lab.members();
+    let tables: Vec<_> = members.iter().map(|m| m.table(1000)).collect();
+    let manager = members[0].cluster.manager();
+    (1..=LOCKS).for_each(|n| manager.prepare(name(n), true));
+    std::thread::scope(|scope| {
+        for table in &tables {
+            let manager = &manager;
+            scope.spawn(move || {
+                for n in 1..=LOCKS {
+                    let lock = table.get(name(n));
+                    let mut held = lock.exclusive().expect("granted");
+                    check(lock.lvb(), held.value, "exclusive");
+                    held.value += 1;
+                    let mut lvb = Lvb::default();
+                    lvb.0[..8].copy_from_slice(&held.value.to_be_bytes());
+                    held.set_lvb(lvb);
+                    // Nothing happens to one that is there.
+                    manager.prepare(name(n), true);
+                }
+            });
+        }
+    });
+    for n in 1..=LOCKS {
+        assert_eq!(tables[1].get(name(n)).shared().expect("granted").value, 3);
+    }
+    // What nobody asks for does not pile up.
+    (LOCKS + 1..LOCKS + 5000).for_each(|n| manager.prepare(name(n), false));
+    let held = tables[0].get(name(LOCKS + 4999)).shared().expect("granted");
+    assert_eq!(held.value, 0);
+    drop((held, tables));
+    members.into_iter().for_each(|m| drop(m.unmount()));
+}
+
 /// Somebody who asks and counts the answers.
 #[derive(Default)]
 struct Asker {

@@ -83,15 +83,17 @@ impl Lab {
         disk::tell(&self.nodes[i].dir, mood)
     }
 
-    /// The part of its log in which a node says how its withdrawal ended; none while it has not.
-    pub fn withdrawn(&self, i: usize) -> Option<String> {
+    /// The log of the present mount of a node.
+    pub fn this_log(&self, i: usize) -> String {
         let text = fs::read(self.nodes[i].log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let (_, this) = text.rsplit_once(&Self::mark(self.nodes[i].mounting))?;
-        this.lines()
-            .rev()
-            .find(|l| l.contains("withdrawn: Replayed") || l.contains("withdrawn: Unreplayed"))
-            .map(str::to_owned)
+        text.rsplit_once(&Self::mark(self.nodes[i].mounting)).map_or_else(String::new, |(_, this)| this.to_owned())
+    }
+
+    /// What a node says of how its withdrawal ended; none while it has not.
+    pub fn withdrawn(&self, i: usize) -> Option<String> {
+        let ended = |l: &&str| l.contains("withdrawn: Replayed") || l.contains("withdrawn: Unreplayed");
+        self.this_log(i).lines().rev().find(ended).map(str::to_owned)
     }
 
     /// What the log says where the present mount begins.

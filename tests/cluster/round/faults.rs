@@ -71,7 +71,7 @@ impl Round<'_> {
             if let Some(parting) = self.lab.withdrawn(node) {
                 return Ok(Some(parting));
             }
-            noticed |= self.lab.nodes[node].log_tail().contains("nothing is written any more");
+            noticed |= self.lab.this_log(node).contains("nothing is written any more");
             if briefly && !noticed && began.elapsed() > Duration::from_millis(500) {
                 return Ok(None);
             }

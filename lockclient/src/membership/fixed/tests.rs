@@ -20,6 +20,8 @@ struct Net {
     silent: BTreeSet<(NodeId, NodeId)>,
     /// The members a node was started with, while it is.
     started: BTreeMap<NodeId, (u64, Vec<NodeId>)>,
+    /// The lives of the members that a node was started with last.
+    known: BTreeMap<NodeId, Vec<(NodeId, u64)>>,
     /// To whom, from whom, what.
     under_way: VecDeque<(NodeId, NodeId, Vec<u8>)>,
     fenced: Vec<NodeId>,
@@ -63,6 +65,7 @@ impl Net {
             cut: BTreeSet::new(),
             silent: BTreeSet::new(),
             started: BTreeMap::new(),
+            known: BTreeMap::new(),
             under_way: VecDeque::new(),
             fenced: Vec::new(),
             expelled: Vec::new(),
@@ -83,6 +86,7 @@ impl Net {
 
     fn boot(&mut self, node: u32, nodes: u32, incarnation: u64) {
         self.nodes.insert(NodeId(node), Fixed::new(config(node, nodes, incarnation)));
+        self.known.remove(&NodeId(node));
         self.feed(NodeId(node), MembershipEvent::Join(SPACE));
     }
 
@@ -112,6 +116,12 @@ impl Net {
                     let members: Vec<NodeId> = start.members.iter().map(|m| m.node).collect();
                     // Told to go on and, in the same breath, counted out.
                     let Some(space) = self.nodes[&node].spaces.get(&SPACE) else { continue };
+                    let lives: Vec<(NodeId, u64)> = start.members.iter().map(|m| (m.node, m.incarnation)).collect();
+                    let before = self.known.insert(node, lives.clone()).unwrap_or_default();
+                    for life in before.iter().filter(|life| !lives.contains(life) && start.cluster.contains(life)) {
+                        let dead = self.fenced.contains(&life.0) && !self.nodes.contains_key(&life.0);
+                        assert!(!dead, "to {node}, {life:?} has left in order, at {}", self.now);
+                    }
                     self.started.insert(node, (space.view.number, members));
                     let own = (node, self.nodes[&node].config.incarnation);
                     for other in start.members.iter().map(|m| (m.node, m.incarnation)).filter(|other| *other != own) {
@@ -223,6 +233,20 @@ fn a_node_that_falls_silent_is_fenced_before_the_others_go_on() {
     net.boot(2, 3, 2);
     net.run(3000);
     assert!((1..=3).all(|n| net.members(n) == [1, 2, 3]));
+}
+
+/// Found with real mounts: one of the others still heard the dead, took his death for a leave, and nobody replayed his journal.
+#[test]
+fn who_is_heard_by_one_only_dies_for_both() {
+    for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
+        let mut net = Net::new(3, &[1, 2, 3]);
+        net.run(2000);
+        net.silence(from, to);
+        net.run(4000);
+        let [dead] = net.fenced[..] else { panic!("{:?} were fenced", net.fenced) };
+        let others: Vec<u32> = (1..=3).filter(|node| NodeId(*node) != dead).collect();
+        assert!(others.iter().all(|other| net.members(*other) == others), "{:?}", net.started);
+    }
 }
 
 #[test]
