@@ -88,10 +88,10 @@ pub struct Repaired {
 }
 
 /// A finding, as it is recognised in the next round.
-type Key = (&'static str, Option<u64>, Option<u64>);
+type Key = (Option<u64>, Option<u64>, String);
 
 fn key(issue: &Issue) -> Key {
-    (issue.code(), issue.block, issue.inode)
+    (issue.block, issue.inode, issue.kind.to_string())
 }
 
 /// After so many rounds something goes round in circles.
@@ -264,7 +264,8 @@ fn rounds(
                 done.issues.push((issue.clone(), false));
                 continue;
             }
-            let last_resort = *tries > 3 && issue.inode.is_some_and(|i| i != st.root && i != st.master);
+            let structure = least == Stage::Structure;
+            let last_resort = *tries > 3 && structure && issue.inode.is_some_and(|i| i != st.root && i != st.master);
             if last_resort {
                 plan.remove.extend(issue.inode);
             } else if decide(&st, &work.disk, issue, &mut plan)? && !silent && !again {

@@ -25,7 +25,10 @@ pub(crate) fn establish(work: &mut Work<'_>) -> Result<bool, CheckError> {
     };
     let headers = search::headers(&work.disk)?;
     let mut extents = choose(work.disk.bs, work.disk.blocks, &said, &headers);
-    extents.retain_mut(|extent| cut(work.disk.bs, work.disk.blocks, extent));
+    if let Some(last) = extents.last().copied().filter(|last| last.end() > work.disk.blocks) {
+        extents.pop();
+        extents.extend(shorten(work, last)?);
+    }
     if extents.is_empty() {
         return Ok(false);
     }
@@ -158,73 +161,90 @@ fn divide(bs: BlockSize, addr: u64, len: u64) -> Option<RgrpExtent> {
     RgrpExtent::check(&entry, bs).ok()
 }
 
-/// Cuts a group at the end of the device. False when nothing of use is left of it.
-fn cut(bs: BlockSize, blocks: u64, extent: &mut RgrpExtent) -> bool {
-    if extent.end() <= blocks {
-        return true;
-    }
-    let Some(left) = blocks.checked_sub(extent.data0.get()) else { return false };
-    let data = (left / 4 * 4) as u32;
-    let entry = RindexEntry {
-        addr: extent.addr.get().into(),
-        length: extent.length.into(),
-        pad: 0.into(),
-        data0: extent.data0.get().into(),
-        data: data.into(),
-        bitbytes: (data / 4).into(),
-        reserved: [0; 64],
+/// Cuts a group at the end of the device. When fewer blocks of bitmap are needed, the group begins later: its data stays
+/// where it is. `None` when nothing of use is left of it.
+fn shorten(work: &mut Work<'_>, extent: RgrpExtent) -> Result<Option<RgrpExtent>, CheckError> {
+    let bs = work.disk.bs;
+    let left = work.disk.blocks.saturating_sub(extent.data0.get()).min(u64::from(extent.data)) / 4 * 4;
+    let shorter = |moved: u32| {
+        let entry = RindexEntry {
+            addr: (extent.addr.get() + u64::from(moved)).into(),
+            length: (extent.length - moved).into(),
+            pad: 0.into(),
+            data0: extent.data0.get().into(),
+            data: (left as u32).into(),
+            bitbytes: (left as u32 / 4).into(),
+            reserved: [0; 64],
+        };
+        RgrpExtent::check(&entry, bs).ok().map(|shorter| (moved, shorter))
     };
-    match RgrpExtent::check(&entry, bs) {
-        Ok(shorter) => {
-            *extent = shorter;
-            true
-        }
-        Err(_) => false,
+    let Some((moved, shorter)) = (0..extent.length).find_map(shorter) else { return Ok(None) };
+    let mut whole = extent;
+    whole.data = shorter.data;
+    whole.bitbytes = shorter.bitbytes;
+    let (bits, igeneration) = bitmap(work, whole, extent)?;
+    for at in 0..u64::from(moved) {
+        let zeros = vec![0; bs.bytes()];
+        work.put(extent.addr.get() + at, &zeros);
     }
+    work.write_group(shorter, &bits, igeneration, None)?;
+    Ok(Some(shorter))
 }
 
-/// Sees to it that the blocks of a group's bitmap are what they should be. Bits that are lost are guessed so that nothing is
-/// given away: what looks like a dinode is one, everything else is in use.
+/// Sees to it that the blocks of a group's bitmap are what they should be.
 fn mend(work: &mut Work<'_>, extent: RgrpExtent, next: Option<u64>) -> Result<(), CheckError> {
     let (bs, at) = (work.disk.bs, extent.addr.get());
-    let mut bits = vec![0; extent.bitbytes as usize];
-    let (mut lost, mut igeneration, mut header_off) = (Vec::new(), 0, false);
+    let mut right = true;
     for number in 0..extent.length {
         let block = work.disk.read(at + u64::from(number))?;
         let kind = if number == 0 { MetaType::Rgrp } else { MetaType::Bitmap };
-        let (offset, first, len) = extent.bitmap_part(bs, number);
-        let foreign = number == 0 && {
-            let header = RgrpHeader::view(&block);
-            igeneration = header.igeneration.get();
-            // A copy of another group's header.
-            nearly(&block, kind) && header.data0.get() != 0 && own(bs, at, header).is_none()
-        };
-        if nearly(&block, kind) && !foreign {
-            let part = &block[offset..offset + len as usize];
-            bits[first as usize..(first + len) as usize].copy_from_slice(part);
-            header_off |= MetaHeader::view_kind(&block) != kind as u32;
-            header_off |= number == 0 && RgrpHeader::view(&block).data.get() != extent.data;
-        } else {
-            lost.push((first, len));
-        }
+        right &= MetaHeader::view_kind(&block) == kind as u32;
+        let header = RgrpHeader::view(&block);
+        right &= number != 0 || header.data.get() == extent.data && own(bs, at, header).is_some();
     }
-    if lost.is_empty() && !header_off {
+    if right {
         return Ok(());
     }
-    for (first, len) in lost {
-        guess(work, extent, first, len, &mut bits)?;
-    }
+    let (bits, igeneration) = bitmap(work, extent, extent)?;
     for number in 0..extent.length {
         let kind = if number == 0 { MetaType::Rgrp } else { MetaType::Bitmap };
         work.edit(at + u64::from(number), |block| {
-            if MetaHeader::view_kind(block) != kind as u32 && nearly(block, kind) {
+            if nearly(block, kind) {
                 crate::repair::plan::mend(block, kind);
             }
         })?;
     }
-    // A generation that was hit is not worth keeping: the inodes will say what was used.
-    let igeneration = if igeneration < 1 << 48 { igeneration } else { 0 };
     work.write_group(extent, &bits, igeneration, next)
+}
+
+/// The bitmap of `extent` and the next generation, read from blocks that lie as `laid` says. Bits that are lost are guessed
+/// so that nothing is given away: what looks like a dinode is one, everything else is in use.
+fn bitmap(work: &Work<'_>, extent: RgrpExtent, laid: RgrpExtent) -> Result<(Vec<u8>, u64), CheckError> {
+    let (bs, at) = (work.disk.bs, laid.addr.get());
+    let mut bits = vec![0; extent.bitbytes as usize];
+    let mut igeneration = 0;
+    for number in 0..laid.length {
+        let block = work.disk.read(at + u64::from(number))?;
+        let kind = if number == 0 { MetaType::Rgrp } else { MetaType::Bitmap };
+        let (offset, first, len) = laid.bitmap_part(bs, number);
+        let len = extent.bitbytes.saturating_sub(first).min(len);
+        let header = RgrpHeader::view(&block);
+        // A copy of another group's header.
+        let foreign = number == 0 && header.data0.get() != 0 && own(bs, at, header).is_none();
+        if len == 0 {
+            continue;
+        }
+        if nearly(&block, kind) && !foreign {
+            let part = &block[offset..offset + len as usize];
+            bits[first as usize..(first + len) as usize].copy_from_slice(part);
+            // A generation that was hit is not worth keeping: the inodes will say what was used.
+            let next = header.igeneration.get();
+            igeneration = if number == 0 && next < 1 << 48 { next } else { igeneration };
+        } else {
+            guess(work, extent, first, len, &mut bits)?;
+        }
+    }
+    Ok((bits, igeneration))
 }
 
 fn guess(work: &Work<'_>, extent: RgrpExtent, first: u32, len: u32, bits: &mut [u8]) -> Result<(), CheckError> {

@@ -139,6 +139,8 @@ pub(crate) fn decide(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan
         K::SystemFileMissing { name } => plan.system.push((inode, name.clone())),
         K::SystemFileType { .. } | K::QuotaChangeHole { .. } => drop(plan.remove.insert(inode)),
         K::SystemFileSize { name, .. } => system_size(st, disk, inode, name, plan)?,
+        // Files of a journal's node are unknown as long as the journal is missing.
+        K::SystemFileUnknown { .. } if misses_files(st) => {}
         K::SystemFileUnknown { name } => {
             let dir = naming(st, inode).map_or(0, |e| st.inodes[e.parent as usize].addr);
             match naming(st, inode) {
@@ -243,6 +245,10 @@ pub(crate) fn decide(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan
         _ => return inode_fields(st, disk, issue, plan),
     }
     Ok(true)
+}
+
+fn misses_files(st: &State) -> bool {
+    st.found.issues.iter().any(|i| matches!(i.kind, IssueKind::SystemFileMissing { .. }))
 }
 
 fn is_alive(st: &State, addr: u64) -> bool {
