@@ -96,6 +96,8 @@ fn key(issue: &Issue) -> Key {
 
 /// After so many rounds something goes round in circles.
 const ROUNDS_MAX: u32 = 100;
+/// After so many rounds with the same finding it is left for later.
+const TRIES_MAX: u32 = 6;
 
 /// Checks and repairs a volume that nobody else uses.
 ///
@@ -206,7 +208,7 @@ fn rounds(
 ) -> Result<Vec<Journal>, CheckError> {
     let mut tries: HashMap<Key, u32> = HashMap::new();
     let mut declined: HashSet<Key> = HashSet::new();
-    let mut searched = 0;
+    let (mut searched, mut resets) = (0, 0);
     loop {
         if talk.cancelled() {
             done.cancelled = true;
@@ -233,10 +235,14 @@ fn rounds(
             }
             continue;
         }
+        let missing = plan::misses_files(&st);
         let open = |issue: &&Issue| {
-            stage(&issue.kind) < Stage::Leave
+            // Files of a journal's node are unknown as long as the journal is missing.
+            let waits = missing && matches!(issue.kind, IssueKind::SystemFileUnknown { .. });
+            !waits
+                && stage(&issue.kind) < Stage::Leave
                 && !declined.contains(&key(issue))
-                && tries.get(&key(issue)).is_none_or(|&n| n < 8)
+                && tries.get(&key(issue)).is_none_or(|&n| n < TRIES_MAX)
         };
         let todo = issues.iter().filter(open).map(|i| stage(&i.kind)).min();
         let Some(least) = todo.filter(|_| done.rounds < ROUNDS_MAX) else {
@@ -278,5 +284,10 @@ fn rounds(
             }
         }
         apply::apply(work, &mut st, plan)?;
+        // What failed for want of space may succeed now.
+        if least == Stage::Counts && resets < 2 && tries.values().any(|&n| n >= TRIES_MAX) {
+            resets += 1;
+            tries.retain(|_, n| *n < TRIES_MAX);
+        }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Stage {
     Names,
     Counts,
     Statfs,
+    /// Files that need much space, when all that can be freed is free.
+    Space,
     /// Legal.
     Leave,
 }
@@ -79,6 +81,7 @@ pub(crate) struct Plan {
 pub(crate) fn stage(kind: &IssueKind) -> Stage {
     use IssueKind as K;
     match kind {
+        K::SystemFileMissing { name } if name.starts_with("journal") => Stage::Space,
         K::SystemFileMissing { .. }
         | K::SystemFileType { .. }
         | K::SystemFileUnknown { .. }
@@ -139,8 +142,6 @@ pub(crate) fn decide(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan
         K::SystemFileMissing { name } => plan.system.push((inode, name.clone())),
         K::SystemFileType { .. } | K::QuotaChangeHole { .. } => drop(plan.remove.insert(inode)),
         K::SystemFileSize { name, .. } => system_size(st, disk, inode, name, plan)?,
-        // Files of a journal's node are unknown as long as the journal is missing.
-        K::SystemFileUnknown { .. } if misses_files(st) => {}
         K::SystemFileUnknown { name } => {
             let dir = naming(st, inode).map_or(0, |e| st.inodes[e.parent as usize].addr);
             match naming(st, inode) {
@@ -247,7 +248,8 @@ pub(crate) fn decide(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan
     Ok(true)
 }
 
-fn misses_files(st: &State) -> bool {
+/// True while files are missing that others depend on.
+pub(crate) fn misses_files(st: &State) -> bool {
     st.found.issues.iter().any(|i| matches!(i.kind, IssueKind::SystemFileMissing { .. }))
 }
 
