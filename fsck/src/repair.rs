@@ -209,6 +209,7 @@ fn rounds(
     let mut tries: HashMap<Key, u32> = HashMap::new();
     let mut declined: HashSet<Key> = HashSet::new();
     let (mut searched, mut resets) = (0, 0);
+    let sb_block = Some(65536 >> work.disk.bs.shift());
     loop {
         if talk.cancelled() {
             done.cancelled = true;
@@ -225,8 +226,12 @@ fn rounds(
         let issues = st.found.issues.clone();
         if !complete {
             searched += 1;
-            let yes = issues.iter().fold(true, |all, issue| {
-                let yes = talk.approve(issue);
+            // What was found in the superblock is for the next round.
+            let (own, foundation): (Vec<Issue>, Vec<Issue>) =
+                issues.into_iter().partition(|i| matches!(stage(&i.kind), Stage::Structure) && i.block == sb_block);
+            found.issues = own;
+            let yes = foundation.iter().fold(true, |all, issue| {
+                let yes = searched > 1 || talk.approve(issue);
                 done.issues.push((issue.clone(), yes));
                 all && yes
             });

@@ -418,6 +418,7 @@ fn entry(st: &State, issue: &Issue, plan: &mut Plan) -> Result<bool, CheckError>
                 plan.unlink.push(gone(name, *target));
             }
         }
+        K::DotdotWrong { .. } if dir == st.root || dir == st.master => drop(plan.tops.insert(dir)),
         K::DirentStale { name, .. } if name == ".." => drop(plan.rebuild.insert(dir)),
         K::DirentStale { name, target, expected, .. } => {
             let only = st.inode(*target).is_some_and(|i| i.refs == 0 && !i.unlinked);
@@ -449,6 +450,11 @@ fn entry(st: &State, issue: &Issue, plan: &mut Plan) -> Result<bool, CheckError>
             let Some(e) = st.entries.iter().find(|e| e.block == block && st.name_lossy(e) == *name).copied() else {
                 return Ok(false);
             };
+            if (e.addr == st.root || e.addr == st.master) && st.inode(e.addr).is_some_and(thinks_it_is_a_child) {
+                // It is no top directory at all: the superblock names the wrong one.
+                plan.tops.insert(e.addr);
+                return Ok(true);
+            }
             let first = naming(st, e.addr).filter(|_| e.addr != st.root && e.addr != st.master);
             let up = st.inode(e.addr).and_then(|i| i.dotdot).map(|(_, addr)| addr);
             match first {
@@ -463,6 +469,10 @@ fn entry(st: &State, issue: &Issue, plan: &mut Plan) -> Result<bool, CheckError>
         _ => drop(plan.rebuild.insert(dir)),
     }
     Ok(true)
+}
+
+fn thinks_it_is_a_child(inode: &crate::state::Inode) -> bool {
+    inode.dotdot.is_some_and(|(_, up)| up != inode.addr)
 }
 
 /// True when another finding says that the inode's contents do not fit its type.

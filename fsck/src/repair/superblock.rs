@@ -140,6 +140,10 @@ pub(crate) fn top(work: &mut Work<'_>, st: &mut State, addr: u64) -> Result<bool
         work.sb_changed = true;
         return Ok(false);
     }
+    if st.inode(addr).is_some_and(|i| i.is_dir() && !i.unlinked) {
+        // It is there, and only thinks that it is another's child.
+        return Ok(true);
+    }
     make(work, st, addr, is_root)
 }
 
