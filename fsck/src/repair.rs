@@ -177,18 +177,22 @@ fn replay(
         }
         done.replayed += 1;
     }
-    let others = st.found.issues.iter().filter(|i| {
-        matches!(i.kind, IssueKind::JournalTarget { .. } | IssueKind::JournalConflict { .. })
-    });
+    let others = st
+        .found
+        .issues
+        .iter()
+        .filter(|i| matches!(i.kind, IssueKind::JournalTarget { .. } | IssueKind::JournalConflict { .. }));
     done.issues.extend(others.map(|i| (i.clone(), true)));
     let io = |error| CheckError::Io { block: 0, error };
     commit::in_place(work, &work.disk.changes())?;
     work.disk.device().flush().map_err(io)?;
     let cleared: HashSet<u64> = done.issues.iter().filter_map(|(i, _)| i.inode).collect();
     for journal in journals.iter().filter(|j| j.is_dirty()) {
-        let replayed = st.found.issues.iter().any(|i| {
-            matches!(i.kind, IssueKind::JournalReplayed { jid, .. } if jid == journal.jid)
-        });
+        let replayed = st
+            .found
+            .issues
+            .iter()
+            .any(|i| matches!(i.kind, IssueKind::JournalReplayed { jid, .. } if jid == journal.jid));
         if replayed || !cleared.contains(&journal.inode) {
             journals::close(work, journal)?;
         }
@@ -220,8 +224,7 @@ fn rounds(
         let sb = work.sb;
         let extents = work.extents.clone();
         let now = std::mem::replace(&mut found, Findings::new(options));
-        let Examined { mut st, journals, complete } =
-            examine(&mut work.disk, &sb, now, options, extents.as_deref())?;
+        let Examined { mut st, journals, complete } = examine(&mut work.disk, &sb, now, options, extents.as_deref())?;
         check::name(&mut st);
         let issues = st.found.issues.clone();
         if !complete {

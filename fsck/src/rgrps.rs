@@ -50,7 +50,11 @@ pub(crate) fn groups(
 }
 
 /// The entries of rindex, sorted; `None` when one is wrong.
-pub(crate) fn entries(disk: &Disk<'_>, found: &mut Findings, dinode: &[u8]) -> Result<Option<Vec<RgrpExtent>>, CheckError> {
+pub(crate) fn entries(
+    disk: &Disk<'_>,
+    found: &mut Findings,
+    dinode: &[u8],
+) -> Result<Option<Vec<RgrpExtent>>, CheckError> {
     let di = Dinode::view(dinode);
     let (at, size) = (di.num.addr.get(), di.size.get());
     // Each resource group needs two blocks of the device at least.

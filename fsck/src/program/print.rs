@@ -106,11 +106,7 @@ pub(crate) fn report(arguments: &Arguments, device: &Path, report: &Report) -> i
 }
 
 fn as_json(device: &Path, report: &Report) -> serde_json::Value {
-    let issues: Vec<_> = report
-        .issues
-        .iter()
-        .map(issue_json)
-        .collect();
+    let issues: Vec<_> = report.issues.iter().map(issue_json).collect();
     let stats = &report.stats;
     json!({
         "device": device.to_string_lossy(),

@@ -1,12 +1,12 @@
 //! Carries a round's plan out, in memory.
 
 use crate::blockmap::BlockKind;
-use crate::report::CheckError;
 use crate::repair::build::{self, NewEntry, Pool};
 use crate::repair::plan::{Plan, Unlink, find, naming, new_formal};
 use crate::repair::salvage::{self, Orphans};
 use crate::repair::work::Work;
 use crate::repair::{journals, shared, superblock, system, tree, xattr};
+use crate::report::CheckError;
 use crate::state::State;
 use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFMT};
@@ -20,6 +20,11 @@ pub(crate) type Inserts = BTreeMap<u64, Vec<NewEntry>>;
 /// Everything in the plan, in an order in which nothing pulls the rug from under what follows.
 pub(crate) fn apply(work: &mut Work<'_>, st: &mut State, mut plan: Plan) -> Result<(), CheckError> {
     superblock::apply(work, st, &plan.superblock);
+    if !plan.tops.is_empty() {
+        // Which directories are the top ones decides about all names: the rest can wait for the next round.
+        let Plan { tops, states, .. } = plan;
+        plan = Plan { tops, states, ..Plan::default() };
+    }
     for (block, edit) in std::mem::take(&mut plan.edits) {
         work.edit(block, edit)?;
     }

@@ -1,8 +1,8 @@
 //! Making structures anew: dinodes, trees of pointers, directories (ondisk.md 4, 5).
 
 use crate::blockmap::BlockKind;
-use crate::report::CheckError;
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::state::State;
 use gfs2r::format::checksum::dir_hash;
 use gfs2r::format::dinode::DINODE_SIZE;
@@ -235,12 +235,7 @@ fn records(block: &mut [u8], start: usize, entries: &[NewEntry]) {
 }
 
 /// Gives a regular file these contents, in blocks of its own when they do not fit the dinode. False without space.
-pub(crate) fn contents(
-    work: &mut Work<'_>,
-    st: &mut State,
-    dinode: &mut [u8],
-    bytes: &[u8],
-) -> bool {
+pub(crate) fn contents(work: &mut Work<'_>, st: &mut State, dinode: &mut [u8], bytes: &[u8]) -> bool {
     let bs = work.disk.bs;
     Dinode::edit(dinode).size.set(bytes.len() as u64);
     if bytes.len() <= bs.stuffed_max() {

@@ -5,14 +5,14 @@
 //! that is copied, a new rindex, new log blocks) lie where nothing was, and are written before.
 
 use crate::journal::{Head, Journal};
-use crate::report::CheckError;
 use crate::repair::journals::closed;
 use crate::repair::work::Work;
+use crate::report::CheckError;
+use gfs2r::device::{AlignedBuf, BlockDevice};
 use gfs2r::format::log::{LD_ITEMS, LD_METADATA, LH_USERSPACE};
 use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
 use gfs2r::format::{LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, Superblock, put_u64};
 use gfs2r::ids::BlockSize;
-use gfs2r::device::{AlignedBuf, BlockDevice};
 use std::collections::HashSet;
 
 /// Writes everything. How many blocks; the changes are forgotten.

@@ -3,10 +3,10 @@
 
 use crate::disk::Disk;
 use crate::reader;
-use crate::report::{CheckError, Findings};
 use crate::repair::search;
 use crate::repair::tree::nearly;
 use crate::repair::work::Work;
+use crate::report::{CheckError, Findings};
 use gfs2r::format::rgrp::RgrpExtent;
 use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
 use gfs2r::format::{Dinode, MetaHeader, MetaType, OnDisk, RgrpHeader, RindexEntry};

@@ -2,9 +2,9 @@
 
 use crate::blockmap::BlockKind;
 use crate::journal::Journal;
-use crate::report::CheckError;
 use crate::repair::build::{self, Pool};
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::state::State;
 use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::log::{LH_UNMOUNT, LH_USERSPACE};

@@ -3,8 +3,8 @@
 use crate::blockmap::BlockKind;
 use crate::disk::Disk;
 use crate::issue::{Issue, IssueKind, Owner};
-use crate::report::CheckError;
 use crate::repair::tree::{self, Turn, Turns, in_tree, nearly};
+use crate::report::CheckError;
 use crate::state::{Entry, State};
 use crate::tree::height_max;
 use gfs2r::format::dinode::DINODE_SIZE;
@@ -294,7 +294,13 @@ fn system_size(st: &State, disk: &Disk<'_>, inode: u64, name: &str, plan: &mut P
         let mapped = crate::reader::map(disk, &bytes, 0..(64 << 20) / bs).map_or(0, |m| m.len() as u64 * bs);
         ((1 << 20)..=(64 << 20)).contains(&mapped).then_some(mapped)
     } else {
-        let size = if name == "inum" { 8 } else if name.starts_with("inum_range") { 16 } else { 24 };
+        let size = if name == "inum" {
+            8
+        } else if name.starts_with("inum_range") {
+            16
+        } else {
+            24
+        };
         stuffed.then_some(size)
     };
     match size {
@@ -553,9 +559,15 @@ fn inode_fields(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan) -> 
                 di.flags.set(if is_dir { known | DiFlags::JDATA.0 } else { known & !dirs });
             });
         }
-        &K::DinodeGoal { field, .. } => dinode(plan, addr, move |di| {
-            if field == "goal_meta" { di.goal_meta.set(addr) } else { di.goal_data.set(addr) }
-        }),
+        &K::DinodeGoal { field, .. } => {
+            dinode(
+                plan,
+                addr,
+                move |di| {
+                    if field == "goal_meta" { di.goal_meta.set(addr) } else { di.goal_data.set(addr) }
+                },
+            )
+        }
         &K::DinodeTime { which, .. } => dinode(plan, addr, move |di| match which {
             "atime" => di.atime_nsec.set(0),
             "mtime" => di.mtime_nsec.set(0),

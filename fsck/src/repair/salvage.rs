@@ -2,10 +2,10 @@
 
 use crate::blockmap::BlockKind;
 use crate::disk::Disk;
-use crate::report::CheckError;
 use crate::repair::build::NewEntry;
 use crate::repair::tree::{self, nearly};
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::state::State;
 use gfs2r::format::checksum::dir_hash;
 use gfs2r::format::dinode::DINODE_SIZE;
@@ -47,12 +47,7 @@ pub(crate) fn orphans(work: &Work<'_>, st: &State, of: &BTreeSet<u64>) -> Result
 }
 
 /// Reads what there is of the directory at `addr`.
-pub(crate) fn directory(
-    work: &Work<'_>,
-    st: &State,
-    addr: u64,
-    orphans: &Orphans,
-) -> Result<Salvage, CheckError> {
+pub(crate) fn directory(work: &Work<'_>, st: &State, addr: u64, orphans: &Orphans) -> Result<Salvage, CheckError> {
     let (disk, bytes) = (&work.disk, work.disk.read(addr)?);
     let di = Dinode::view(&bytes);
     let mut saved = Salvage::default();

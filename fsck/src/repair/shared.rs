@@ -3,9 +3,9 @@
 
 use crate::blockmap::BlockKind;
 use crate::issue::Owner;
-use crate::report::CheckError;
 use crate::repair::plan::Plan;
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::state::State;
 use gfs2r::format::{Dinode, Leaf, MetaHeader, MetaType, OnDisk};
 

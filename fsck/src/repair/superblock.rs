@@ -3,10 +3,10 @@
 use crate::disk::Disk;
 use crate::initialize;
 use crate::issue::IssueKind;
-use crate::report::{CheckError, Findings};
 use crate::repair::build::{self, NewEntry, Pool};
 use crate::repair::search::{self, Found};
 use crate::repair::work::Work;
+use crate::report::{CheckError, Findings};
 use crate::state::State;
 use gfs2r::device::BlockDevice;
 use gfs2r::format::dinode::mode::S_IFDIR;
@@ -74,6 +74,9 @@ fn renew(sb: &mut Superblock, bs: BlockSize, found: &Found) {
     sb.multihost_format.set(MULTIHOST_FORMAT);
     sb.bsize.set(bs.bytes() as u32);
     sb.bsize_shift.set(bs.shift());
+    if ![&b"lock_nolock"[..], b"lock_dlm"].contains(&sb.lockproto()) {
+        set_lockproto(sb);
+    }
     let place = |said: u64, tops: &[(u64, u64)]| {
         let known = tops.iter().find(|&&(addr, _)| addr == said);
         known.or(tops.first()).copied()
@@ -88,6 +91,15 @@ fn renew(sb: &mut Superblock, bs: BlockSize, found: &Found) {
     }
 }
 
+/// The protocol that an unknown one is likeliest to have been: one with a lock table belongs to a cluster.
+fn set_lockproto(sb: &mut Superblock) {
+    let found = sb.lockproto();
+    let dlm = found.ends_with(b"dlm") || sb.locktable[0] != 0 && !found.ends_with(b"nolock");
+    let proto: &[u8] = if dlm { b"lock_dlm" } else { b"lock_nolock" };
+    sb.lockproto.fill(0);
+    sb.lockproto[..proto.len()].copy_from_slice(proto);
+}
+
 /// Fields that were found wrong.
 pub(crate) fn apply(work: &mut Work<'_>, st: &State, issues: &[IssueKind]) {
     for issue in issues {
@@ -96,12 +108,7 @@ pub(crate) fn apply(work: &mut Work<'_>, st: &State, issues: &[IssueKind]) {
             IssueKind::SuperblockMultihost { .. } => sb.multihost_format.set(MULTIHOST_FORMAT),
             &IssueKind::SuperblockShift { expected, .. } => sb.bsize_shift.set(expected),
             IssueKind::BlockFormat { .. } => sb.header.format.set(MetaType::Superblock.format()),
-            IssueKind::SuperblockLockproto { found } => {
-                let dlm = found.ends_with("dlm") || sb.locktable[0] != 0 && !found.ends_with("nolock");
-                let proto: &[u8] = if dlm { b"lock_dlm" } else { b"lock_nolock" };
-                sb.lockproto.fill(0);
-                sb.lockproto[..proto.len()].copy_from_slice(proto);
-            }
+            IssueKind::SuperblockLockproto { .. } => set_lockproto(sb),
             &IssueKind::SuperblockFormal { which, expected, .. } => {
                 let inum = if which == "root" { &mut sb.root_dir } else { &mut sb.master_dir };
                 inum.formal.set(expected);

@@ -2,12 +2,12 @@
 
 use crate::blockmap::BlockKind;
 use crate::journal::Journal;
-use crate::report::CheckError;
 use crate::repair::apply::{Inserts, make_directory};
 use crate::repair::build::{self, NewEntry, Pool};
 use crate::repair::journals;
 use crate::repair::plan::new_formal;
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::state::{Inode, State};
 use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFMT, S_IFREG};
@@ -116,12 +116,8 @@ pub(crate) fn attach_journal(
             || inserts.get(&dir.addr).is_some_and(|all| all.iter().any(|e| e.name == name))
     };
     let Some(n) = (0..4096).find(|&n| !there(n)) else { return Ok(false) };
-    let entry = NewEntry {
-        name: format!("journal{n}").into_bytes(),
-        formal: inode.formal,
-        addr,
-        kind: DirentType::Reg as u16,
-    };
+    let entry =
+        NewEntry { name: format!("journal{n}").into_bytes(), formal: inode.formal, addr, kind: DirentType::Reg as u16 };
     inserts.entry(dir.addr).or_default().push(entry);
     Ok(true)
 }
@@ -209,8 +205,7 @@ pub(crate) fn rindex(st: &State) -> Vec<u8> {
 pub(crate) fn write_rindex(work: &mut Work<'_>, st: &mut State) -> Result<bool, CheckError> {
     let master = st.index.get(&st.master).copied();
     let entry = st.entries.iter().find(|e| Some(e.parent) == master && st.name(e) == b"rindex").copied();
-    let Some(addr) = entry.and_then(|e| st.inode(e.addr)).filter(|i| i.mode & S_IFMT == S_IFREG).map(|i| i.addr)
-    else {
+    let Some(addr) = entry.and_then(|e| st.inode(e.addr)).filter(|i| i.mode & S_IFMT == S_IFREG).map(|i| i.addr) else {
         return Ok(false);
     };
     let mut block = work.disk.read(addr)?.to_vec();

@@ -2,8 +2,8 @@
 
 use crate::blockmap::BlockKind;
 use crate::disk::Disk;
-use crate::report::CheckError;
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::tree::height_max;
 use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::{Dinode, MAGIC, MetaHeader, MetaType, OnDisk, get_u64, put_u64};
@@ -12,11 +12,8 @@ use std::collections::{BTreeMap, HashSet};
 /// True when a header has at least two of magic, type and format right: one of them was hit, and not the block replaced.
 pub(crate) fn nearly(bytes: &[u8], wanted: MetaType) -> bool {
     let header = MetaHeader::view(bytes);
-    let right = [
-        header.magic.get() == MAGIC,
-        header.kind.get() == wanted as u32,
-        header.format.get() == wanted.format(),
-    ];
+    let right =
+        [header.magic.get() == MAGIC, header.kind.get() == wanted as u32, header.format.get() == wanted.format()];
     right.iter().filter(|&&r| r).count() >= 2
 }
 
@@ -105,9 +102,8 @@ pub(crate) fn turn(work: &mut Work<'_>, addr: u64, turns: &mut Turns) -> Result<
 
 /// The height that the blocks themselves speak for: as many levels of indirect blocks as the first pointer leads through.
 pub(crate) fn measured_height(disk: &Disk<'_>, dinode: &[u8]) -> Result<u16, CheckError> {
-    let first = |block: &[u8], start: usize| {
-        (start..block.len()).step_by(8).map(|at| get_u64(block, at)).find(|&p| p != 0)
-    };
+    let first =
+        |block: &[u8], start: usize| (start..block.len()).step_by(8).map(|at| get_u64(block, at)).find(|&p| p != 0);
     let mut pointer = first(dinode, DINODE_SIZE);
     let mut height = 1;
     while height < height_max(disk.bs) {

@@ -1,10 +1,10 @@
 //! Attributes written anew with what is whole of them (ondisk.md 6).
 
 use crate::blockmap::BlockKind;
-use crate::report::CheckError;
 use crate::repair::plan::XattrFix;
 use crate::repair::tree::nearly;
 use crate::repair::work::Work;
+use crate::report::CheckError;
 use crate::state::State;
 use crate::xattr::{Record, Value, acl, index, records};
 use gfs2r::format::ea::{EA_HEADER, EA_LAST, EaHeader, EaType};

@@ -58,6 +58,12 @@ fn one_fault_one_finding() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// The stock tool takes its time: it is asked about every fifth case, or about every `GFS2R_STOCK`th.
+fn asked(n: usize) -> bool {
+    let every = std::env::var("GFS2R_STOCK").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    every != 0 && n % every == 0
+}
+
 /// After the repair nothing is found any more, by us or by the stock tool.
 #[test]
 fn what_is_planted_is_repaired() {
@@ -88,7 +94,9 @@ fn what_is_planted_is_repaired() {
         if !done.clean || !report.is_clean() {
             let issues: Vec<_> = done.issues.iter().map(|(i, yes)| format!("{yes} {i}")).collect();
             failures.push(format!("case {n}, {code}: {issues:#?}, and then {report}"));
-        } else if let Some(status) = common::stock_verdict(&plant.device).filter(|&s| s != 0) {
+        } else if let Some(status) =
+            asked(n).then(|| common::stock_verdict(&plant.device)).flatten().filter(|&s| s != 0)
+        {
             failures.push(format!("case {n}, {code}: the stock tool says {status} ({} rounds)", done.rounds));
         }
     }
