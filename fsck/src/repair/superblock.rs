@@ -151,6 +151,17 @@ pub(crate) fn top(work: &mut Work<'_>, st: &mut State, addr: u64) -> Result<bool
         // It is there, and only thinks that it is another's child.
         return Ok(true);
     }
+    // The bitmap may deny it as well.
+    let found = search::all(&work.disk)?;
+    let tops = if is_root { found.roots } else { found.masters };
+    if let Some(&(at, formal)) = tops.iter().find(|&&(at, _)| st.map.contains(at)) {
+        let inum = if is_root { &mut work.sb.root_dir } else { &mut work.sb.master_dir };
+        inum.addr.set(at);
+        inum.formal.set(formal);
+        work.sb_changed = true;
+        work.set_state(st, at, BlkState::Dinode);
+        return Ok(false);
+    }
     make(work, st, addr, is_root)
 }
 
