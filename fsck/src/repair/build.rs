@@ -32,7 +32,9 @@ pub(crate) fn dinode(bs: usize, addr: u64, formal: u64, mode: u32, flags: u32) -
     di.mode.set(mode);
     di.nlink.set(1);
     di.blocks.set(1);
-    (di.atime.set(now), di.mtime.set(now), di.ctime.set(now));
+    di.atime.set(now);
+    di.mtime.set(now);
+    di.ctime.set(now);
     di.goal_meta.set(addr);
     di.goal_data.set(addr);
     di.flags.set(flags);

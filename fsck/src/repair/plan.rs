@@ -7,7 +7,7 @@ pub(crate) use inode::find;
 use crate::blockmap::BlockKind;
 use crate::disk::Disk;
 use crate::issue::{Issue, IssueKind, Owner};
-use crate::repair::tree::{self, Turn, Turns, in_tree, nearly};
+use crate::repair::tree::{self, Turns, in_tree, nearly};
 use crate::report::CheckError;
 use crate::state::{Entry, State};
 use crate::tree::height_max;
@@ -125,7 +125,7 @@ fn dinode(plan: &mut Plan, addr: u64, f: impl FnOnce(&mut Dinode) + 'static) {
 }
 
 fn turn(plan: &mut Plan, inode: u64, pointer: u64, is_data: bool) {
-    plan.turns.entry(inode).or_default().entry((pointer, is_data)).or_insert_with(Turn::default);
+    plan.turns.entry(inode).or_default().entry((pointer, is_data)).or_default();
 }
 
 /// Adds to the plan what this finding asks for. False when nothing can be done about it.
