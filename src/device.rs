@@ -16,12 +16,14 @@
 //! anything: an address from a damaged disk must not let an image file grow.
 
 mod buffer;
+mod busy;
 mod file;
 mod memory;
 mod readahead;
 mod sim;
 
 pub use buffer::AlignedBuf;
+pub use busy::claim;
 pub use file::{FileDevice, OpenMode, Topology};
 pub use memory::MemoryDevice;
 pub use readahead::ReadAhead;

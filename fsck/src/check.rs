@@ -11,6 +11,7 @@ use crate::{
 };
 use crate::{rgrps, system};
 use gfs2r::device::BlockDevice;
+use gfs2r::format::rgrp::RgrpExtent;
 use gfs2r::format::{MAGIC, MetaHeader, MetaType, OnDisk, Superblock};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -24,8 +25,34 @@ use std::path::PathBuf;
 pub fn check(device: &dyn BlockDevice, options: &Options) -> Result<Report, CheckError> {
     let mut found = Findings::new(options);
     let (mut disk, sb) = initialize::superblock(device, &mut found)?;
-    let initialize::Found { journals, usable } = initialize::journals(&mut disk, &mut found, &sb, options.journals)?;
-    let groups = if usable { rgrps::read(&disk, &mut found, sb.master_dir.addr.get())? } else { None };
+    let Examined { mut st, journals, complete } = examine(&mut disk, &sb, found, options, None)?;
+    name(&mut st);
+    numbers(&disk, &mut st, &journals);
+    Ok(Report { issues: st.found.issues, more: st.found.more, complete, stats: st.stats })
+}
+
+/// What is known about a volume after all passes.
+pub(crate) struct Examined {
+    pub(crate) st: State,
+    pub(crate) journals: Vec<Journal>,
+    /// False when there was nothing to check against.
+    pub(crate) complete: bool,
+}
+
+/// All passes. `extents`: where the resource groups are, if somebody knows better than rindex.
+pub(crate) fn examine(
+    disk: &mut Disk<'_>,
+    sb: &Superblock,
+    mut found: Findings,
+    options: &Options,
+    extents: Option<&[RgrpExtent]>,
+) -> Result<Examined, CheckError> {
+    let initialize::Found { journals, usable } = initialize::journals(disk, &mut found, sb, options.journals)?;
+    let groups = match extents {
+        Some(extents) => rgrps::groups(disk, &mut found, extents)?,
+        None if usable => rgrps::read(disk, &mut found, sb.master_dir.addr.get())?,
+        None => None,
+    };
     let mut st = State {
         found,
         fs_format: sb.fs_format.get(),
@@ -36,11 +63,9 @@ pub fn check(device: &dyn BlockDevice, options: &Options) -> Result<Report, Chec
     let complete = groups.is_some();
     if let Some(groups) = groups {
         st.map = BlockMap::new(groups);
-        passes(&disk, &mut st, &sb, &journals, options)?;
-        name(&mut st);
+        passes(disk, &mut st, sb, &journals, options)?;
     }
-    numbers(&disk, &mut st, &journals);
-    Ok(Report { issues: st.found.issues, more: st.found.more, complete, stats: st.stats })
+    Ok(Examined { st, journals, complete })
 }
 
 fn passes(
@@ -100,7 +125,7 @@ fn is_quota_change(disk: &Disk<'_>, addr: u64) -> Result<bool, CheckError> {
 }
 
 /// Gives the issues the paths of their inodes.
-fn name(st: &mut State) {
+pub(crate) fn name(st: &mut State) {
     let mut issues = std::mem::take(&mut st.found.issues);
     for issue in &mut issues {
         issue.path = issue.inode.and_then(|addr| path(st, addr));
@@ -125,7 +150,7 @@ fn path(st: &State, addr: u64) -> Option<PathBuf> {
     None
 }
 
-fn numbers(disk: &Disk<'_>, st: &mut State, journals: &[Journal]) {
+pub(crate) fn numbers(disk: &Disk<'_>, st: &mut State, journals: &[Journal]) {
     let sum =
         |value: fn(&crate::blockmap::Group) -> u32| st.map.groups.iter().map(|g| u64::from(value(g))).sum::<u64>();
     let (blocks, free) = (sum(|g| g.extent.data), sum(|g| g.counts.free));

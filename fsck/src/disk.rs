@@ -39,6 +39,28 @@ impl<'d> Disk<'d> {
         self.overlay.insert(addr, bytes);
     }
 
+    /// Addresses of the blocks that differ from the device, sorted.
+    pub(crate) fn changes(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.overlay.keys().copied().collect();
+        all.sort_unstable();
+        all
+    }
+    /// The block as the overlay has it.
+    pub(crate) fn change(&self, addr: u64) -> Option<&[u8]> {
+        self.overlay.get(&addr).map(|bytes| &bytes[..])
+    }
+    /// Forgets one change, or with `None` all of them: they are on the device, or not wanted.
+    pub(crate) fn forget(&mut self, addr: Option<u64>) {
+        match addr {
+            Some(addr) => drop(self.overlay.remove(&addr)),
+            None => self.overlay.clear(),
+        }
+    }
+    /// The device below.
+    pub(crate) fn device(&self) -> &'d dyn BlockDevice {
+        self.device
+    }
+
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.get()
     }

@@ -145,6 +145,8 @@ macro_rules! issues {
 
 issues! {
     // The superblock (ondisk.md 1.4).
+    /// Nothing that could be worked with: it was put together from the structures that were found.
+    Error "superblock-lost" SuperblockLost { what: String } "no usable superblock ({what})"
     /// Only 1900 is known to anybody.
     Error "superblock-multihost" SuperblockMultihost { found: u32 } "multihost format {found} instead of 1900"
     /// bsize_shift must be log2 of bsize.

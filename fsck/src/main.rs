@@ -1,43 +1,57 @@
-//! fsck.gfs2r: checks a GFS2 volume. So far it only looks (`-n`).
+//! fsck.gfs2r: checks a GFS2 volume, and repairs it.
+
+mod program;
 
 use clap::Parser;
-use gfs2r::device::{FileDevice, OpenMode};
-use gfs2r_fsck::{CheckError, Journals, Options, Report, Severity, check};
-use serde_json::json;
+use gfs2r::device::{BlockDevice, FileDevice, OpenMode, claim};
+use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
+use gfs2r::format::{OnDisk, Superblock};
+use gfs2r_fsck::{CheckError, Journals, Options, UndoDevice, check, put_back, repair};
+use program::{Answers, Conversation, print};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// No errors.
 const CLEAN: u8 = 0;
+/// Errors were found and all of them repaired.
+const CORRECTED: u8 = 1;
 /// Errors were found and left as they are.
 const UNCORRECTED: u8 = 4;
 /// The check could not be carried out.
 const FAILED: u8 = 8;
-/// Bad options, or not a volume this program knows.
+/// Bad options, a device in use, or not a volume this program knows.
 const USAGE: u8 = 16;
+/// The user stopped it.
+const CANCELLED: u8 = 32;
 
-/// Checks a GFS2 volume. The device is opened read-only and may be in use, but what changes meanwhile looks like damage.
+/// Checks a GFS2 volume and repairs it. No computer may have it mounted, on no node of a cluster.
 ///
-/// A journal that was not closed is replayed in memory, and the result is checked: the view that the next mount will have.
+/// Journals that were not closed are replayed first. Without -n, -y, -a or -p every finding is asked about: y repairs it, n
+/// leaves it, a repairs it and all that follow. All repairs are worked out in memory and then written through one of the
+/// volume's own journals, so that a crash leaves the volume as it was or as it is to be. Ctrl-C stops before that.
 ///
-/// Exit status: 0 clean, 4 errors left uncorrected, 8 the check failed, 16 usage error or not a known GFS2 volume.
+/// With -n the device is opened read-only and nothing is written, ever; a journal that was not closed is replayed in memory,
+/// and the result is checked: the view that the next mount will have.
+///
+/// Exit status: 0 clean, 1 errors were found and repaired, 4 errors left uncorrected, 8 the check failed, 16 usage error,
+/// device in use or not a known GFS2 volume, 32 stopped by the user.
 #[derive(Parser)]
 #[command(name = "fsck.gfs2r", bin_name = "fsck.gfs2r", disable_version_flag = true)]
 struct Arguments {
     /// Answer no to all questions: change nothing.
     #[arg(short = 'n')]
     no: bool,
-    /// Repair everything (not implemented yet).
+    /// Answer yes to all questions: repair everything.
     #[arg(short = 'y', conflicts_with_all = ["no", "automatic", "preen"])]
     yes: bool,
-    /// Repair what is safe, for use at boot (not implemented yet).
-    #[arg(short = 'a')]
+    /// For use at boot: done if all journals are clean (but see -f), else repairs everything. Refuses a volume of a cluster.
+    #[arg(short = 'a', conflicts_with = "no")]
     automatic: bool,
     /// The same as -a.
-    #[arg(short = 'p')]
+    #[arg(short = 'p', conflicts_with = "no")]
     preen: bool,
-    /// Check even if the volume seems clean; always done.
+    /// Check even if the volume seems clean; with -a and -p.
     #[arg(short = 'f')]
     force: bool,
     /// Say nothing.
@@ -52,6 +66,12 @@ struct Arguments {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    /// Keep what is overwritten in this file, which must not exist.
+    #[arg(long, value_name = "FILE", conflicts_with = "no")]
+    undo: Option<PathBuf>,
+    /// Put back what an earlier run with --undo has overwritten.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no", "yes", "automatic", "preen", "undo"])]
+    put_back: Option<PathBuf>,
     /// Block device or image file.
     #[arg(required_unless_present = "version")]
     device: Option<PathBuf>,
@@ -79,113 +99,100 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> io::Result<u8> {
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let mut out = io::stdout();
     let Some(device) = arguments.device.as_deref().filter(|_| !arguments.version) else {
         writeln!(out, "fsck.gfs2r {}", env!("CARGO_PKG_VERSION"))?;
         return Ok(CLEAN);
     };
-    if !arguments.no {
-        writeln!(err, "fsck.gfs2r: repair is not implemented yet: run with -n")?;
-        return Ok(USAGE);
-    }
-    let path = device.display();
-    let opened = match FileDevice::open(device, OpenMode::ReadOnly) {
+    let complain = |what: &dyn std::fmt::Display| writeln!(io::stderr(), "fsck.gfs2r: {}: {what}", device.display());
+    let mode = if arguments.no { OpenMode::ReadOnly } else { OpenMode::ReadWrite };
+    let opened = FileDevice::open(device, mode).and_then(|opened| {
+        if !arguments.no {
+            claim(&opened)?;
+        }
+        Ok(opened)
+    });
+    let opened = match opened {
         Ok(opened) => opened,
         Err(e) => {
-            writeln!(err, "fsck.gfs2r: {path}: {e}")?;
+            let hint = if e.kind() == io::ErrorKind::ResourceBusy { " (unmount it first)" } else { "" };
+            complain(&format!("{e}{hint}"))?;
             return Ok(USAGE);
         }
     };
-    match check(&opened, &Options { journals: Journals::Overlay, ..Options::default() }) {
-        Ok(report) => {
-            let code = if report.is_clean() { CLEAN } else { UNCORRECTED };
-            if arguments.json {
-                writeln!(out, "{}", as_json(device, &report))?;
-            } else if !arguments.quiet {
-                print(&mut out, arguments, device, &report)?;
+    let result = match (&arguments.undo, &arguments.put_back) {
+        _ if arguments.no => look(arguments, &opened),
+        (_, Some(file)) => match put_back(&opened, file) {
+            Ok(n) => {
+                writeln!(io::stdout(), "{}: {n} writes undone", device.display())?;
+                return Ok(CLEAN);
             }
-            Ok(if report.complete { code } else { FAILED })
-        }
+            Err(e) => {
+                complain(&format!("{}: {e}", file.display()))?;
+                return Ok(FAILED);
+            }
+        },
+        (Some(file), None) => match UndoDevice::new(opened, file) {
+            Ok(kept) => mend(arguments, &kept),
+            Err(e) => {
+                complain(&format!("{}: {e}", file.display()))?;
+                return Ok(USAGE);
+            }
+        },
+        (None, None) => mend(arguments, &opened),
+    };
+    match result {
+        Ok(code) => code,
         Err(e) => {
-            writeln!(err, "fsck.gfs2r: {path}: {e}")?;
+            complain(&e)?;
             Ok(if matches!(e, CheckError::Superblock(_)) { USAGE } else { FAILED })
         }
     }
 }
 
-fn print(out: &mut impl Write, arguments: &Arguments, device: &Path, report: &Report) -> io::Result<()> {
-    let least = if arguments.verbose { Severity::Info } else { Severity::Warning };
-    for issue in report.issues.iter().filter(|i| i.severity() >= least || i.code() == "journal-replayed") {
-        writeln!(out, "{issue}")?;
-    }
-    if report.more > 0 {
-        writeln!(out, "and {} more", report.more)?;
-    }
-    let stats = &report.stats;
-    if arguments.verbose {
-        writeln!(
-            out,
-            "block size {}, {} resource groups, {} journals ({} dirty), {} of {} blocks free, {} inodes ({} unlinked, \
-             {} directories), {} entries, {} data blocks, {} bytes read",
-            stats.block_size,
-            stats.rgrps,
-            stats.journals,
-            stats.journals_dirty,
-            stats.free,
-            stats.blocks,
-            stats.dinodes,
-            stats.unlinked,
-            stats.directories,
-            stats.entries,
-            stats.data_blocks,
-            stats.bytes_read
-        )?;
-    }
-    let (errors, all) = (report.errors().count() as u64 + report.more, report.problems().count() as u64 + report.more);
-    let path = device.display();
-    match (report.complete, all) {
-        (false, _) => writeln!(out, "{path}: {errors} errors; the check stopped early"),
-        (true, 0) => writeln!(out, "{path}: clean"),
-        (true, _) => writeln!(out, "{path}: {errors} errors, {} warnings, nothing was changed", all - errors),
-    }
+/// Checks without writing. The inner result is that of printing.
+fn look(arguments: &Arguments, device: &FileDevice) -> Result<io::Result<u8>, CheckError> {
+    let report = check(device, &Options { journals: Journals::Overlay, ..Options::default() })?;
+    let code = match (report.complete, report.is_clean()) {
+        (false, _) => FAILED,
+        (true, false) => UNCORRECTED,
+        (true, true) => CLEAN,
+    };
+    Ok(print::report(arguments, device.path(), &report).map(|()| code))
 }
 
-fn as_json(device: &Path, report: &Report) -> serde_json::Value {
-    let issues: Vec<_> = report
-        .issues
-        .iter()
-        .map(|issue| {
-            json!({
-                "code": issue.code(),
-                "severity": issue.severity().to_string(),
-                "block": issue.block,
-                "inode": issue.inode,
-                "path": issue.path.as_ref().map(|p| p.to_string_lossy()),
-                "text": issue.kind.to_string(),
-            })
-        })
-        .collect();
-    let stats = &report.stats;
-    json!({
-        "device": device.to_string_lossy(),
-        "clean": report.is_clean(),
-        "complete": report.complete,
-        "issues": issues,
-        "more": report.more,
-        "stats": {
-            "block_size": stats.block_size,
-            "rgrps": stats.rgrps,
-            "journals": stats.journals,
-            "journals_dirty": stats.journals_dirty,
-            "blocks_replayed": stats.replayed,
-            "blocks": stats.blocks,
-            "free": stats.free,
-            "dinodes": stats.dinodes,
-            "unlinked": stats.unlinked,
-            "directories": stats.directories,
-            "entries": stats.entries,
-            "data_blocks": stats.data_blocks,
-            "bytes_read": stats.bytes_read,
-        },
-    })
+/// Checks and repairs.
+fn mend(arguments: &Arguments, device: &dyn BlockDevice) -> Result<io::Result<u8>, CheckError> {
+    let path = arguments.device.clone().unwrap_or_default();
+    let preen = arguments.automatic || arguments.preen;
+    if preen {
+        let report = check(device, &Options::default())?;
+        let dirty = report.stats.journals_dirty > 0;
+        if !dirty && !arguments.force {
+            let said = if arguments.quiet { Ok(()) } else { writeln!(io::stdout(), "{}: clean.", path.display()) };
+            return Ok(said.map(|()| CLEAN));
+        }
+        if is_clustered(device)? && (dirty || !report.is_clean()) {
+            let what = "it belongs to a cluster, and other nodes may have it mounted: unmount it everywhere and run \
+                        fsck.gfs2r without -a and -p";
+            let said = writeln!(io::stderr(), "fsck.gfs2r: {}: {what}", path.display());
+            return Ok(said.map(|()| UNCORRECTED));
+        }
+    }
+    let answers = if arguments.yes || preen { Answers::Yes } else { Answers::Ask };
+    let mut talk = Conversation::new(answers, arguments.quiet || arguments.json);
+    let done = repair(device, &mut talk)?;
+    let code = match () {
+        () if done.cancelled => CANCELLED,
+        () if !done.clean => UNCORRECTED,
+        () if done.issues.iter().any(|(_, repaired)| *repaired) => CORRECTED,
+        () => CLEAN,
+    };
+    Ok(print::repaired(arguments, &path, &done).map(|()| code))
+}
+
+fn is_clustered(device: &dyn BlockDevice) -> Result<bool, CheckError> {
+    let mut bytes = gfs2r::device::AlignedBuf::zeroed(4096);
+    device.read(SUPERBLOCK_OFFSET, &mut bytes).map_err(|error| CheckError::Io { block: 0, error })?;
+    Ok(!Superblock::view(&bytes).lockproto().ends_with(b"nolock"))
 }

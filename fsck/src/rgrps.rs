@@ -28,6 +28,15 @@ pub(crate) fn read(disk: &Disk<'_>, found: &mut Findings, master: u64) -> Result
         other => other?,
     };
     let Some(extents) = entries(disk, found, &bytes)? else { return Ok(None) };
+    groups(disk, found, &extents)
+}
+
+/// Reads the groups at these places, which are sorted. `None` when one of them is not there.
+pub(crate) fn groups(
+    disk: &Disk<'_>,
+    found: &mut Findings,
+    extents: &[RgrpExtent],
+) -> Result<Option<Vec<Group>>, CheckError> {
     let mut groups = Vec::with_capacity(extents.len());
     let mut whole = true;
     for (i, &extent) in extents.iter().enumerate() {
@@ -41,7 +50,11 @@ pub(crate) fn read(disk: &Disk<'_>, found: &mut Findings, master: u64) -> Result
 }
 
 /// The entries of rindex, sorted; `None` when one is wrong.
-fn entries(disk: &Disk<'_>, found: &mut Findings, dinode: &[u8]) -> Result<Option<Vec<RgrpExtent>>, CheckError> {
+pub(crate) fn entries(
+    disk: &Disk<'_>,
+    found: &mut Findings,
+    dinode: &[u8],
+) -> Result<Option<Vec<RgrpExtent>>, CheckError> {
     let di = Dinode::view(dinode);
     let (at, size) = (di.num.addr.get(), di.size.get());
     // Each resource group needs two blocks of the device at least.

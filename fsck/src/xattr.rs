@@ -1,6 +1,6 @@
 //! Extended attributes of one inode (ondisk.md 6.1, 6.2).
 
-mod acl;
+pub(crate) mod acl;
 
 use crate::blockmap::BlockKind;
 use crate::disk::Disk;

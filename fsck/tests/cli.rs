@@ -3,8 +3,9 @@
 mod common;
 
 use common::plant::Plant;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn run(arguments: &[&str], device: Option<&Path>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-gfs2r"));
@@ -53,15 +54,95 @@ fn usage_errors() {
     }
 }
 
+fn damaged() -> tempfile::NamedTempFile {
+    let plant = Plant::new(&common::image("full.4096"));
+    plant.dinode("/a/fifo", |di| di.nlink.set(7));
+    plant.dinode("/a/hello", |di| di.goal_meta.set(3));
+    saved(&plant)
+}
+
+fn answer(arguments: &[&str], device: &Path, answers: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-gfs2r"));
+    command.args(arguments).arg(device).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    child.stdin.take().expect("a pipe").write_all(answers.as_bytes()).expect("written");
+    child.wait_with_output().expect("it ends")
+}
+
 #[test]
-fn repair_is_refused() {
-    let file = saved(&Plant::new(&common::image("full.4096")));
+fn yes_repairs_everything() {
+    let file = damaged();
+    let output = run(&["-y"], Some(file.path()));
+    assert_eq!(status(&output), 1, "{}", text(&output));
+    assert!(text(&output).contains("2 faults repaired"), "{}", text(&output));
+    assert_eq!(status(&run(&["-n"], Some(file.path()))), 0);
+    assert_eq!(status(&run(&["-y"], Some(file.path()))), 0);
+}
+
+#[test]
+fn every_finding_is_asked_about() {
+    let file = damaged();
     let before = std::fs::read(file.path()).expect("read");
-    for arguments in [&[][..], &["-y"], &["-a"], &["-p", "-f"]] {
-        let output = run(arguments, Some(file.path()));
-        assert_eq!(status(&output), 16);
-        assert!(String::from_utf8_lossy(&output.stderr).contains("repair is not implemented yet: run with -n"));
-    }
+    let output = answer(&[], file.path(), "n\nn\n");
+    assert_eq!(status(&output), 4, "{}", text(&output));
+    assert!(text(&output).contains("Repair it? (y/n/a)"), "{}", text(&output));
+    assert!(before == std::fs::read(file.path()).expect("read"), "something was written");
+    // Nobody answers: no.
+    assert_eq!(status(&answer(&[], file.path(), "")), 4);
+    assert!(before == std::fs::read(file.path()).expect("read"), "something was written");
+    assert_eq!(status(&answer(&[], file.path(), "what\nn\ny\n")), 4);
+    let left = text(&run(&["-n"], Some(file.path())));
+    assert!(left.ends_with("0 errors, 1 warnings, nothing was changed\n") || left.contains("1 errors"), "{left}");
+    assert_eq!(status(&answer(&[], file.path(), "a\n")), 1);
+    assert_eq!(status(&run(&["-n"], Some(file.path()))), 0);
+}
+
+#[test]
+fn at_boot() {
+    let file = damaged();
+    let output = run(&["-a"], Some(file.path()));
+    assert_eq!((status(&output), text(&output)), (0, format!("{}: clean.\n", file.path().display())));
+    assert_eq!(status(&run(&["-p", "-f"], Some(file.path()))), 1);
+    let dirty = saved(&Plant::new(&common::image("dirty.4096")));
+    let output = run(&["-a"], Some(dirty.path()));
+    assert!([0, 1].contains(&status(&output)), "{}", text(&output));
+    assert!(text(&output).contains("1 journals replayed"), "{}", text(&output));
+    // Of a cluster: not without being asked.
+    let plant = Plant::new(&common::image("dirty.4096"));
+    plant.superblock(|sb| sb.lockproto[..12].copy_from_slice(b"lock_dlm\0\0\0\0"));
+    let shared = saved(&plant);
+    let before = std::fs::read(shared.path()).expect("read");
+    let output = run(&["-a"], Some(shared.path()));
+    assert_eq!(status(&output), 4);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("belongs to a cluster"));
+    assert!(before == std::fs::read(shared.path()).expect("read"), "something was written");
+}
+
+#[test]
+fn what_was_overwritten_comes_back() {
+    let file = damaged();
+    let before = std::fs::read(file.path()).expect("read");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let undo = dir.path().join("undo");
+    let path = undo.to_str().expect("UTF-8");
+    assert_eq!(status(&run(&["-y", "--undo", path], Some(file.path()))), 1);
+    assert!(before != std::fs::read(file.path()).expect("read"));
+    // The file must be new.
+    assert_eq!(status(&run(&["-y", "--undo", path], Some(file.path()))), 16);
+    assert_eq!(status(&run(&["--put-back", path], Some(file.path()))), 0);
+    assert!(before == std::fs::read(file.path()).expect("read"), "not as it was");
+}
+
+#[test]
+fn a_volume_in_use_is_refused() {
+    let file = damaged();
+    let before = std::fs::read(file.path()).expect("read");
+    let holder = gfs2r::device::FileDevice::open(file.path(), gfs2r::device::OpenMode::ReadWrite).expect("open");
+    gfs2r::device::claim(&holder).expect("claimed");
+    let output = run(&["-y"], Some(file.path()));
+    assert_eq!(status(&output), 16);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unmount it first"));
+    assert_eq!(status(&run(&["-n"], Some(file.path()))), 4, "looking is allowed");
     assert!(before == std::fs::read(file.path()).expect("read"), "something was written");
 }
 

@@ -6,7 +6,6 @@
 //! ```
 
 mod ask;
-mod busy;
 mod cli;
 mod probe;
 mod show;
@@ -94,7 +93,7 @@ fn open(path: &Path, dry_run: bool) -> Result<FileDevice, Stop> {
     let mode = if dry_run { OpenMode::ReadOnly } else { OpenMode::ReadWrite };
     let device = FileDevice::open(path, mode).map_err(failed)?;
     if !dry_run {
-        busy::check(&device).map_err(failed)?;
+        gfs2r::device::claim(&device).map_err(failed)?;
     }
     Ok(device)
 }

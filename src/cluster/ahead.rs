@@ -80,10 +80,4 @@ impl Dlm {
         self.ready.lock().push_back(name);
         true
     }
-
-    /// How many are kept for nobody yet.
-    #[cfg(test)]
-    pub(super) fn unused(&self) -> usize {
-        self.entries.iter().filter(|e| e.client.is_none() && e.lock != LockId::NONE && e.ahead.is_none()).count()
-    }
 }

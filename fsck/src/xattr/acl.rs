@@ -14,7 +14,7 @@ struct Entry {
 const NO_ID: u32 = u32::MAX;
 
 /// What is wrong with it, if anything.
-pub(super) fn fault(value: &[u8]) -> Option<&'static str> {
+pub(crate) fn fault(value: &[u8]) -> Option<&'static str> {
     let Ok((version, entries)) = U32::ref_from_prefix(value) else { return Some("shorter than its version") };
     if version.get() != 2 {
         return Some("version is not 2");

@@ -1,11 +1,14 @@
 //! Whether an image file is in use. Block devices are claimed when they are opened; files are not, so we look around.
 
-use gfs2r::device::{FileDevice, OpenMode};
+use super::{FileDevice, OpenMode};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// `Err` says who uses the image: another program that has locked it, or a loop device that is mounted or held.
-pub(crate) fn check(device: &FileDevice) -> io::Result<()> {
+/// Claims an image for this program, and sees whether somebody else uses it; block devices were claimed when they were opened.
+///
+/// # Errors
+/// `ResourceBusy`: another program has locked it, or a loop device on it is mounted or held.
+pub fn claim(device: &FileDevice) -> io::Result<()> {
     if device.is_block_device() {
         return Ok(());
     }
