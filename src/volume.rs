@@ -115,7 +115,9 @@ impl fmt::Display for OpenError {
                 write!(f, "the device ends before the filesystem does ({device} bytes, {fs} needed)")
             }
             Self::BlockSize(b) => write!(f, "block size {b} is larger than a page of this machine"),
-            Self::NoJournal(jid, n) => write!(f, "there is no journal {}, only {n} (gfs2_jadd adds one, on a mounted volume)", jid.0),
+            Self::NoJournal(jid, n) => {
+                write!(f, "there is no journal {}, only {n} (gfs2_jadd adds one, on a mounted volume)", jid.0)
+            }
             Self::Dirty(jid) => {
                 write!(
                     f,

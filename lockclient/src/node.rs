@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -72,7 +73,7 @@ pub enum JoinError {
 enum Command {
     Join { shared: Arc<Shared>, done: oneshot::Sender<bool> },
     Release { lockspace: u32, done: oneshot::Sender<()> },
-    Stopped(u32),
+    Stopped(u32, u64),
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<bool>),
     BreakConnections,
@@ -117,6 +118,8 @@ pub struct Node {
     links: Arc<Links>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
+    /// The driver's, and the datagrams': readers wait for engines, and would keep signs of life waiting.
+    alive: Alive,
     clock: Clock,
 }
 
@@ -129,9 +132,10 @@ impl Node {
         let (lines, inboxes) = lines(config.peers.keys().copied());
         let links = Arc::new(Links::new(config.node, lines, clock, tls.is_some()));
         let counters = Arc::new(Counters::default());
+        let alive = Alive::start()?;
         let (local, peers) = (config.address, config.peers);
         let settings = Settings { local, peers, tls, counters: counters.clone() };
-        let (transport, events) = Transport::open(settings, inboxes, links.clone()).await?;
+        let (transport, events) = Transport::open(settings, alive.handle()?, inboxes, links.clone()).await?;
         let (commands, inbox) = unbounded_channel();
         let (outbound, outgoing) = unbounded_channel();
         let driver = Driver {
@@ -146,10 +150,12 @@ impl Node {
             joining: BTreeMap::new(),
             leaving: BTreeMap::new(),
             ending: 0,
+            stops: 0,
+            last_stop: BTreeMap::new(),
             fence_failures: BTreeMap::new(),
         };
-        let task = tokio::spawn(driver.run(inbox, outgoing, events));
-        Ok(Node { id: config.node, commands, outbound, links, counters, task, clock })
+        let task = alive.handle()?.spawn(driver.run(inbox, outgoing, events));
+        Ok(Node { id: config.node, commands, outbound, links, counters, task, alive, clock })
     }
 
     /// Enters a lockspace; returns once recovery has made this node a full member. `configure` may change the
@@ -221,6 +227,29 @@ impl Node {
     }
 }
 
+/// A thread of the node's own; ends without being waited for.
+struct Alive(Option<Runtime>);
+
+impl Alive {
+    fn start() -> std::io::Result<Alive> {
+        let builder = &mut Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("membership").enable_all().build().map(|runtime| Alive(Some(runtime)))
+    }
+
+    fn handle(&self) -> std::io::Result<&Handle> {
+        let ended = || std::io::Error::other("the membership's thread has ended");
+        self.0.as_ref().map(Runtime::handle).ok_or_else(ended)
+    }
+}
+
+impl Alive {
+    fn end(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Looks at a node from outside of its tasks.
 #[derive(Clone)]
 pub struct Inspector(UnboundedSender<Command>);
@@ -237,6 +266,7 @@ impl Inspector {
 impl Drop for Node {
     fn drop(&mut self) {
         self.task.abort();
+        self.alive.end();
     }
 }
 
@@ -280,6 +310,9 @@ struct Driver {
     leaving: BTreeMap<u32, oneshot::Sender<()>>,
     /// Lockspaces that we have left and that have orders to carry out still.
     ending: usize,
+    /// Stops so far, and which was the last of each lockspace.
+    stops: u64,
+    last_stop: BTreeMap<u32, u64>,
     /// How often in a row fencing a node has failed.
     fence_failures: BTreeMap<u32, u32>,
 }
@@ -297,9 +330,8 @@ impl Driver {
         mut events: Receiver<TransportEvent>,
     ) {
         let mut parting: Option<(Instant, oneshot::Sender<bool>)> = None;
-        let mut parted;
         let links = self.links.clone();
-        loop {
+        let parted = loop {
             let wake = tokio::time::Instant::from_std(self.wake());
             tokio::select! {
                 biased;
@@ -322,6 +354,10 @@ impl Driver {
                 let Ok(event) = events.try_recv() else { break };
                 self.transport_event(event);
             }
+            if links.is_broken() {
+                tracing::error!("a thread of the lock manager has panicked: the node ends");
+                break false;
+            }
             self.tick();
             if parting.is_some() && self.has_left() {
                 // Also with who asked us something since we left.
@@ -329,12 +365,12 @@ impl Driver {
             }
             links.flush_all();
             if let Some((limit, _)) = &parting {
-                parted = self.has_left() && links.have_parted();
+                let parted = self.has_left() && links.have_parted();
                 if parted || *limit <= Instant::now() {
-                    break;
+                    break parted;
                 }
             }
-        }
+        };
         if !parted {
             tracing::warn!(peers = ?links.status(), lockspaces = self.spaces.list.len(), "not all peers have parted with us");
         }
@@ -394,7 +430,9 @@ impl Driver {
                 self.leaving.insert(lockspace, done);
                 self.member(MembershipEvent::Leave(lockspace));
             }
-            Command::Stopped(lockspace) => self.member(MembershipEvent::Stopped(lockspace)),
+            // Of an earlier stop: meanwhile the lockspace may have been started, and shall stop again.
+            Command::Stopped(lockspace, number) if self.last_stop.get(&lockspace) != Some(&number) => {}
+            Command::Stopped(lockspace, _) => self.member(MembershipEvent::Stopped(lockspace)),
             Command::Fenced(node, success) => {
                 if success {
                     self.fence_failures.remove(&node.0);
@@ -441,6 +479,7 @@ impl Driver {
                 MembershipAction::Expelled(id) => {
                     tracing::error!(lockspace = id, "the cluster has gone on without this node; its locks are lost");
                     if let Some(shared) = self.spaces.list.get(&id) {
+                        shared.forfeit();
                         shared.order(Order::Tell(Callback::Expelled));
                     }
                     self.left(id);
@@ -466,12 +505,15 @@ impl Driver {
         let Some(shared) = self.spaces.list.get(&id) else { return };
         let (told, wait) = oneshot::channel();
         shared.order(Order::Stop { told: Some(told) });
-        let commands = self.commands.clone();
+        self.stops += 1;
+        self.last_stop.insert(id, self.stops);
+        let (commands, number) = (self.commands.clone(), self.stops);
         tokio::spawn(async move {
-            // An error means that the callbacks have ended with the lockspace.
-            let _ended = wait.await;
-            // An error means that the node has ended.
-            let _gone = commands.send(Command::Stopped(id));
+            // An error means that the lockspace has ended, in order or not: then it has not stopped.
+            if wait.await.is_ok() {
+                // An error means that the node has ended.
+                let _gone = commands.send(Command::Stopped(id, number));
+            }
         });
     }
 

@@ -35,6 +35,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -149,14 +150,20 @@ const RETRY: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 1024;
 
 impl Transport {
-    /// Opens the sockets.
+    /// Opens the sockets. Datagrams are read and written by `alive`, where nothing waits for an engine.
     pub async fn open(
         settings: Settings,
+        alive: &Handle,
         inboxes: Inboxes,
         sink: Arc<dyn Sink>,
     ) -> io::Result<(Transport, Receiver<TransportEvent>)> {
         let listener = TcpListener::bind(settings.local).await?;
-        let udp = Arc::new(UdpSocket::bind(settings.local).await?);
+        let udp = std::net::UdpSocket::bind(settings.local)?;
+        udp.set_nonblocking(true)?;
+        let udp = {
+            let _there = alive.enter();
+            Arc::new(UdpSocket::from_std(udp)?)
+        };
         let (events, receiver) = channel(BACKLOG);
         let mut tasks = JoinSet::new();
         for (node, inbox) in inboxes.0 {
@@ -165,9 +172,9 @@ impl Transport {
             tasks.spawn(peer.run(inbox));
         }
         tasks.spawn(accept::accept(listener, settings.clone(), sink));
-        tasks.spawn(receive_datagrams(udp.clone(), settings.clone(), events));
+        tasks.spawn_on(receive_datagrams(udp.clone(), settings.clone(), events), alive);
         let (datagrams, outgoing) = unbounded_channel();
-        tasks.spawn(send_datagrams(udp, outgoing));
+        tasks.spawn_on(send_datagrams(udp, outgoing), alive);
         Ok((Transport { datagrams, settings, _tasks: tasks }, receiver))
     }
 

@@ -494,7 +494,8 @@ impl LockManager for Dlm {
         entry.client = Some(Arc::downgrade(client));
         if entry.ahead.is_some() && !self.is_closed() {
             let client = Arc::clone(client);
-            entry.pending = Some(Box::new(Pending { request, client, fresh: false, since: Instant::now(), call: None }));
+            entry.pending =
+                Some(Box::new(Pending { request, client, fresh: false, since: Instant::now(), call: None }));
             return Answer::Pending;
         }
         self.issue(name, &mut entry, request, client)

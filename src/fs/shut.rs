@@ -2,8 +2,8 @@
 
 use super::Fs;
 use crate::glock::LockState;
-use std::sync::Arc;
 use crate::sync::mpsc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long operations under way may take to end, and the kernel to forget.

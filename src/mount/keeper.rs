@@ -8,8 +8,8 @@ use crate::cluster::Parting;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// What the kernel's page cache may do for this mount. Where it does not let us choose, nothing is lost.

@@ -10,8 +10,8 @@ use gfs2r::ids::{BlkState, BlockAddr, Inum, Jid};
 use gfs2r::quota::{QuotaMode, Who};
 use gfs2r::volume::{self, Mounter, OpenOptions, Opened, open_shared};
 use std::io;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 struct Two {

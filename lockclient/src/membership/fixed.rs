@@ -165,7 +165,7 @@ impl Fixed {
             // It shall know at once that it is heard, and that we know of its join.
             self.next_beat = 0;
         }
-        let hears_us = beat.hears(self.config.node);
+        let hears_us = beat.hears(self.config.node, self.config.incarnation);
         if renewed || !hears_us {
             self.lose(from);
         }
@@ -266,11 +266,12 @@ impl Fixed {
         members
     }
 
-    /// Do two living nodes hear one another, as they say?
+    /// Do two living nodes hear one another, as they say, with the lives that we know them by?
     fn hear_one_another(&self, a: NodeId, b: NodeId) -> bool {
         let hears = |a: NodeId, b: NodeId| {
             let ourselves = a == self.config.node || b == self.config.node;
-            ourselves || self.peers.get(&a).and_then(Peer::living).is_some_and(|beat| beat.hears(b))
+            let (beat, life) = (self.peers.get(&a).and_then(Peer::living), self.incarnation(b));
+            ourselves || beat.zip(life).is_some_and(|(beat, life)| beat.hears(b, life))
         };
         hears(a, b) && hears(b, a)
     }

@@ -1,6 +1,7 @@
 //! What the membership orders a lockspace to do, in its order, on a thread of the lockspace's own. A recovery of a million
 //! locks keeps the engine busy for longer than a heartbeat may be late: the driver never waits for one.
 
+use super::links::Whole;
 use super::space::{Callback, Shared};
 use crate::engine::Event;
 use crate::recovery::Start;
@@ -22,6 +23,8 @@ pub(super) enum Order {
 
 /// The thread; ends with [`Order::End`].
 pub(super) fn serve(shared: &Arc<Shared>, orders: &Receiver<Order>) {
+    // If it panics, the lockspace has not stopped, and may grant what others have.
+    let _whole = Whole(&shared.links);
     let mut in_order = false;
     while let Ok(order) = orders.recv() {
         match order {

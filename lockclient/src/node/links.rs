@@ -21,7 +21,7 @@ use crate::midcomms::{Delivery, Midcomms, State};
 use crate::transport::{Connection, Line, Sink};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Notify;
 
@@ -184,8 +184,22 @@ pub(crate) struct Links {
     clock: Clock,
     /// May anything be granted?
     pub(super) trust: Arc<Trust>,
+    /// A thread has panicked in the middle of something: frames may be lost, or a lockspace not stopped.
+    broken: AtomicBool,
     /// Connections are kept also when there is nothing to say.
     always: bool,
+}
+
+/// Ends the node if its thread panics meanwhile.
+pub(super) struct Whole<'a>(pub(super) &'a Links);
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.store(true, Ordering::SeqCst);
+            self.0.wake.notify_one();
+        }
+    }
 }
 
 impl Links {
@@ -203,8 +217,14 @@ impl Links {
             acknowledge_at: AtomicU64::new(u64::MAX),
             clock,
             trust: Arc::new(Trust::new(clock)),
+            broken: AtomicBool::new(false),
             always,
         }
+    }
+
+    /// Has a thread panicked?
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
     }
 
     pub(super) fn space_begins(&self, shared: Arc<Shared>) {
@@ -414,6 +434,7 @@ impl Place {
 impl Sink for Links {
     fn frames(&self, from: NodeId, frames: &[&[u8]]) {
         let Some(place) = self.places.get(&from) else { return };
+        let _whole = Whole(self);
         let (mut said, mut heard) = (Said::default(), Vec::new());
         let order = locked(&place.receiving);
         let mut deliveries = Vec::with_capacity(frames.len());

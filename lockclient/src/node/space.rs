@@ -202,6 +202,11 @@ impl Shared {
         space_view(&self.name, self.id, &self.engine(), plocks)
     }
 
+    /// The others have gone on without us.
+    pub(super) fn forfeit(&self) {
+        self.teller.forfeit();
+    }
+
     /// Nothing is accepted any more, and what has been ordered is the last.
     pub(crate) fn end(&self) {
         self.close(false);

@@ -14,6 +14,8 @@ struct State {
     telling: bool,
     /// Nothing is taken in any more.
     ended: bool,
+    /// What was granted is lost, and not told any more.
+    forfeited: bool,
     /// The thread waits for something to do.
     idle: bool,
 }
@@ -32,7 +34,7 @@ const TURN: usize = 64;
 impl Teller {
     /// Starts the thread.
     pub(super) fn new(name: &str, client: Arc<dyn LockClient>, trust: Arc<Trust>) -> std::io::Result<Arc<Teller>> {
-        let state = State { queue: VecDeque::new(), telling: false, ended: false, idle: false };
+        let state = State { queue: VecDeque::new(), telling: false, ended: false, forfeited: false, idle: false };
         let prompt = client.prompt();
         let teller = Arc::new(Teller { client, prompt, trust, state: Mutex::new(state), wake: Condvar::new() });
         let own = teller.clone();
@@ -76,12 +78,19 @@ impl Teller {
         self.wake.notify_one();
     }
 
+    /// The others have gone on without us: nobody hears of a grant any more, whatever the clock says.
+    pub(super) fn forfeit(&self) {
+        self.state().forfeited = true;
+    }
+
     /// Tells from this thread what the client takes from any.
     pub(super) fn tell_promptly(&self) {
         let mut state = self.state();
         for _ in 0..TURN {
-            let ready =
-                !state.telling && self.trust.holds() && state.queue.front().is_some_and(|first| self.is_prompt(first));
+            let ready = !state.telling
+                && !state.forfeited
+                && self.trust.holds()
+                && state.queue.front().is_some_and(|first| self.is_prompt(first));
             let Some(callback) = ready.then(|| state.queue.pop_front()).flatten() else { break };
             state = self.tell_one(state, callback);
         }
@@ -94,7 +103,7 @@ impl Teller {
     /// What is told next. Nobody hears of a grant while others may have gone on without us; recovery passes by. When
     /// the lockspace ends like that, what was granted is not told any more.
     fn next(&self, state: &mut State) -> Option<Callback> {
-        if self.trust.holds() {
+        if !state.forfeited && self.trust.holds() {
             return state.queue.pop_front();
         }
         if let Some(place) = state.queue.iter().position(passes) {

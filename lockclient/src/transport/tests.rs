@@ -49,7 +49,8 @@ impl Near {
         let local = local.parse().expect("address");
         let settings = Settings { local, peers: [(PEER, peer)].into(), tls: None, counters: counters.clone() };
         let desk = Arc::new(Desk::default());
-        let (transport, events) = Transport::open(settings, inboxes, desk.clone()).await.expect("sockets");
+        let (transport, events) =
+            Transport::open(settings, &Handle::current(), inboxes, desk.clone()).await.expect("sockets");
         Near { line: lines[&PEER].clone(), desk, _transport: transport, events, counters }
     }
 

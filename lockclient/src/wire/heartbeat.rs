@@ -83,9 +83,9 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Does its sender hear this node?
-    pub fn hears(&self, node: NodeId) -> bool {
-        self.hears.iter().any(|heard| heard.node == node)
+    /// Does its sender hear this life of a node?
+    pub fn hears(&self, node: NodeId, incarnation: u64) -> bool {
+        self.hears.iter().any(|heard| (heard.node, heard.incarnation) == (node, incarnation))
     }
 
     /// The highest number of a join that it names: they are numbered in their order.

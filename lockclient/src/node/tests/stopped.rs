@@ -89,7 +89,7 @@ struct Stop {
 }
 
 impl Stop {
-    fn all(runtime: &tokio::runtime::Runtime, threads: usize) -> Stop {
+    fn all(runtime: &Handle, threads: usize) -> Stop {
         let stopped = Arc::new(AtomicU64::new(0));
         let gates = (0..threads).map(|_| {
             let (gate, closed) = channel::<()>();
@@ -127,7 +127,8 @@ async fn a_node_that_has_stopped_holds_nobody_up_and_costs_no_more_than_its_lock
     let pending = request_all(&far);
     until("granted", || counts[2].0.load(Ordering::Relaxed) == pending).await;
 
-    let stop = Stop::all(&runtime, THREADS);
+    let alive = third.alive.handle().expect("runs");
+    let stop = (Stop::all(runtime.handle(), THREADS), Stop::all(alive, 1));
     let about = |node: &Node, peer: u32| {
         let status = node.counters().peers.into_iter().find(|status| status.node == NodeId(peer));
         status.expect("a peer")

@@ -96,3 +96,20 @@ fn silence_is_judged_after_all_that_came() {
         assert!((2..=3).all(|node| own.lives(NodeId(node))), "after a datagram of {from}");
     }
 }
+
+/// Found by reading: a node that still named the old life of another was put into one view with the new one; when it heard
+/// the new one at last, it ended the conversation that the view had begun.
+#[test]
+fn a_new_life_is_a_member_with_those_who_hear_it() {
+    let mut net = Net::new(3, &[1, 2, 3]);
+    net.run(2000);
+    net.nodes.remove(&NodeId(2));
+    net.started.remove(&NodeId(2));
+    net.silence(2, 3);
+    net.boot(2, 3, 2);
+    net.run(400);
+    net.silent.clear();
+    net.run(1000);
+    assert!((1..=3).all(|node| net.members(node) == [1, 2, 3]), "{:?}", net.started);
+    assert!(net.fenced.is_empty());
+}
