@@ -71,8 +71,16 @@ pub enum JoinError {
 }
 
 enum Command {
-    Join { shared: Arc<Shared>, done: oneshot::Sender<bool> },
-    Release { lockspace: u32, done: oneshot::Sender<()> },
+    Join {
+        shared: Arc<Shared>,
+        done: oneshot::Sender<bool>,
+    },
+    Release {
+        lockspace: u32,
+        done: oneshot::Sender<()>,
+    },
+    /// Nobody waits for entering it any more.
+    Abandon(Arc<Shared>),
     Stopped(u32, u64),
     Fenced(NodeId, bool),
     Shutdown(oneshot::Sender<bool>),
@@ -159,7 +167,8 @@ impl Node {
     }
 
     /// Enters a lockspace; returns once recovery has made this node a full member. `configure` may change the
-    /// engine's configuration; all members must agree on the value block length and the lockspace flags.
+    /// engine's configuration; all members must agree on the value block length and the lockspace flags. Without a majority it
+    /// waits; whoever drops the future gives the lockspace up.
     pub async fn join(
         &self,
         name: &str,
@@ -173,11 +182,22 @@ impl Node {
         let ways = (self.links.clone(), self.outbound.clone());
         let shared = Shared::new(name, config, self.clock, ways, client).map_err(JoinError::Thread)?;
         let (done, answer) = oneshot::channel();
-        self.commands.send(Command::Join { shared: shared.clone(), done }).map_err(|_| JoinError::Shutdown)?;
-        match answer.await {
+        let mut joining = Joining { shared: Some(shared.clone()), commands: &self.commands };
+        let answer = match self.commands.send(Command::Join { shared: shared.clone(), done }) {
+            Ok(()) => answer.await,
+            Err(_) => {
+                shared.end();
+                return Err(JoinError::Shutdown);
+            }
+        };
+        joining.shared = None;
+        match answer {
             Ok(true) => Ok(LockSpace::new(shared)),
             Ok(false) => Err(JoinError::Refused),
-            Err(_) => Err(JoinError::Exists),
+            Err(_) => {
+                shared.end();
+                Err(if self.commands.is_closed() { JoinError::Shutdown } else { JoinError::Exists })
+            }
         }
     }
 
@@ -242,10 +262,31 @@ impl Alive {
     }
 }
 
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl Alive {
     fn end(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+/// A lockspace that is being entered; dropped with it, it is given up.
+struct Joining<'a> {
+    shared: Option<Arc<Shared>>,
+    commands: &'a UnboundedSender<Command>,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            // An error means that the node has ended, and its lockspaces with it.
+            let _ended = self.commands.send(Command::Abandon(shared));
         }
     }
 }
@@ -266,6 +307,8 @@ impl Inspector {
 impl Drop for Node {
     fn drop(&mut self) {
         self.task.abort();
+        // Its lockspaces are over now, though the task may end a little later.
+        self.links.end_all();
         self.alive.end();
     }
 }
@@ -429,6 +472,12 @@ impl Driver {
                 }
                 self.leaving.insert(lockspace, done);
                 self.member(MembershipEvent::Leave(lockspace));
+            }
+            Command::Abandon(shared) => {
+                if self.spaces.list.get(&shared.id()).is_some_and(|known| Arc::ptr_eq(known, &shared)) {
+                    self.joining.remove(&shared.id());
+                    self.member(MembershipEvent::Leave(shared.id()));
+                }
             }
             // Of an earlier stop: meanwhile the lockspace may have been started, and shall stop again.
             Command::Stopped(lockspace, number) if self.last_stop.get(&lockspace) != Some(&number) => {}

@@ -235,6 +235,12 @@ impl Links {
         self.spaces.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    /// The node is gone.
+    pub(super) fn end_all(&self) {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner).clone();
+        spaces.into_values().for_each(|shared| shared.end());
+    }
+
     fn space(&self, id: u32) -> Option<Arc<Shared>> {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }

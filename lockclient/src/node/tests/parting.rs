@@ -11,6 +11,23 @@ async fn part(node: Node, locks: Locks, wait: u64, release: bool) -> bool {
     node.shutdown().await
 }
 
+/// Found by a newcomer: who had given up waiting for a majority could never enter.
+#[tokio::test(flavor = "multi_thread")]
+async fn entering_may_be_given_up_and_tried_again() {
+    let place = Place::new(3);
+    let first = place.node(1, true).await;
+    let wait = tokio::time::timeout(Duration::from_millis(300), Locks::join(&first, "later", |_| {}));
+    assert!(wait.await.is_err(), "there is no majority");
+    let second = place.node(2, true).await;
+    let join = |node| tokio::time::timeout(Duration::from_secs(30), Locks::join(node, "later", |_| {}));
+    let (a, b) = tokio::join!(join(&first), join(&second));
+    let (a, b) = (a.expect("in time").expect("join"), b.expect("in time").expect("join"));
+    assert!(a.lock(b"r", Mode::Pr).await.is_ok() && b.lock(b"r", Mode::Pr).await.is_ok());
+    drop(first);
+    assert!(a.space().has_ended() && !a.space().is_trusted(), "at once");
+    assert!(second.shutdown().await || !b.space().is_trusted());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_leaves_has_parted_with_everyone() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);

@@ -66,7 +66,15 @@ impl KernelNode {
         let guest = uml.spawn(&job)?;
         guest.wait_for_line("dlmguest: ready", BOOT)?;
         let agent = SocketAddr::from((address, 9000));
-        let out = TcpStream::connect_timeout(&agent, CALL).map_err(|error| format!("{agent}: {error}"))?;
+        // A guest that has other work does not say at once where it is: the host's own network gives up after three seconds.
+        let until = std::time::Instant::now() + CALL;
+        let out = loop {
+            match TcpStream::connect_timeout(&agent, CALL) {
+                Ok(stream) => break stream,
+                Err(error) if std::time::Instant::now() >= until => return Err(format!("{agent}: {error}")),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
         out.set_nodelay(true).map_err(|error| error.to_string())?;
         let (events, pending) = (Events::default(), Pending::default());
         let input = BufReader::new(out.try_clone().map_err(|error| error.to_string())?);
