@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// How long after the moment that is noted a node may still have lived, at most: a tenth of a second.
+const FALLING: u64 = 100_000_000;
+
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub fn now() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -220,16 +223,21 @@ impl History {
         Ok(())
     }
 
-    /// What killed nodes answered after their death is forgotten.
+    /// What killed nodes answered after their death is forgotten. The moment of death is noted before the blow falls: what
+    /// was begun shortly after it may have happened.
     pub fn settle(&mut self) {
+        let incarnations = &self.incarnations;
+        let killed = |by: usize| incarnations.get(by).and_then(|i| i.killed);
+        // What a dead node refuses never reached it.
+        let refused = |e: &Event| e.outcome.is_some() && !e.done();
+        self.events.retain(|e| killed(e.by).is_none_or(|k| e.start < k || (e.start < k + FALLING && !refused(e))));
         for event in &mut self.events {
-            let killed = self.incarnations.get(event.by).and_then(|i| i.killed);
-            if event.end.zip(killed).is_some_and(|(end, killed)| end >= killed) {
+            let Some(killed) = killed(event.by) else { continue };
+            if event.end.is_some_and(|end| end >= killed) {
                 (event.end, event.outcome) = (None, None);
             }
+            event.start = event.start.min(killed.saturating_sub(1));
         }
-        let incarnations = &self.incarnations;
-        self.events.retain(|e| incarnations.get(e.by).and_then(|i| i.killed).is_none_or(|k| e.start < k));
         self.events.sort_by_key(|e| e.start);
     }
 

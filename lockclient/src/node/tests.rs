@@ -12,6 +12,7 @@ use crate::mode::Mode;
 use crate::status::Status;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Each cluster has its own addresses, so that tests can run side by side.

@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Kills the node's daemon and waits until it is gone: on one machine that is what fencing means.
 const AGENT: &str = r#"#!/usr/bin/env bash
 while IFS='=' read -r key value; do [ "$key" = node ] && node=$value; done
-pid=$(cat "DIR/$node/run"/*/pid 2>/dev/null) || exit 0
+pid=$(cat "DIR/$node/run"/*/pid 2>/dev/null | sort -u | head -n 1); [ -n "$pid" ] || exit 0
 kill -KILL "$pid" 2>/dev/null
 for _ in $(seq 200); do grep -qs '^State:.[^ZX]' "/proc/$pid/status" || exit 0; sleep 0.02; done
 exit 1
