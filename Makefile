@@ -115,7 +115,7 @@ stress: release
 	GFS2R_STRESS_OPS=20000 GFS2R_STRESS_ROUNDS=20 $(CARGO) test --release --test stress -- --nocapture --test-threads 1
 
 cluster: release
-	SECONDS=$(SECONDS) KEEP=1 $(CARGO) test --release --test cluster -- --nocapture --test-threads 1
+	SECONDS=$(SECONDS) KEEP=1 $(CARGO) test --release --test cluster -- --include-ignored --nocapture --test-threads 1
 
 doc:
 	$(CARGO) doc --workspace --no-deps

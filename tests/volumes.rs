@@ -88,7 +88,7 @@ fn two_volumes_on_each_node() {
 fn a_daemon_with_two_volumes_is_told_to_end_or_killed() {
     let Some(lab) = Lab::new(2) else { return };
     lab.sh("m 1 a & m 2 a & wait; m 1 b && m 2 b");
-    lab.sh("echo 1 > m1a/x && echo 1 > m1b/x && sync m1a/x m1b/x && sleep 50 < m1a/x & sleep 0.2");
+    lab.sh("echo 1 > m1a/x && echo 1 > m1b/x && sync m1a/x m1b/x && sleep 10 < m1a/x & sleep 0.2");
     lab.sh("kill $(pid 1) && until_true sh -c '! grep -q /m1 /proc/mounts'");
     lab.sh("echo 2 > m2a/x && echo 2 > m2b/x && m 1 a && m 1 b && grep -q 2 m1a/x && grep -q 2 m1b/x");
     lab.sh(

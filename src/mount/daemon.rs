@@ -43,7 +43,13 @@ pub(super) fn run(
         }
     };
     let terms = Terms { stop: &stop, waiting: &waiting, front };
-    let start_log = |file: &Path| if background { log::to_system(file) } else { Ok(log::to_stderr()) };
+    let start_log = |file: &Path| {
+        if background {
+            return log::to_system(file);
+        }
+        log::to_stderr();
+        Ok(())
+    };
     let Some(who) = plan.cluster.as_ref().map(cluster::Plan::who) else {
         let run_dir = claim(&plan)?;
         start_log(&run_dir.log()).map_err(|e| say(&e))?;

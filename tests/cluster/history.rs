@@ -2,7 +2,7 @@
 //! does not lie on the filesystem. One clock for all (CLOCK_MONOTONIC): the "nodes" are on one machine.
 
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -228,9 +228,17 @@ impl History {
     pub fn settle(&mut self) {
         let incarnations = &self.incarnations;
         let killed = |by: usize| incarnations.get(by).and_then(|i| i.killed);
-        // What a dead node refuses never reached it.
-        let refused = |e: &Event| e.outcome.is_some() && !e.done();
-        self.events.retain(|e| killed(e.by).is_none_or(|k| e.start < k || (e.start < k + FALLING && !refused(e))));
+        // Once a dead node has refused something, nothing reaches it any more.
+        let mut over = HashSet::new();
+        self.events.retain(|e| {
+            let late = killed(e.by).is_some_and(|k| e.start >= k);
+            let refused = e.outcome.is_some() && !e.done();
+            let kept = !late || !over.contains(&(e.by, e.process));
+            if late && refused {
+                over.insert((e.by, e.process));
+            }
+            kept && killed(e.by).is_none_or(|k| e.start < k + FALLING)
+        });
         for event in &mut self.events {
             let Some(killed) = killed(event.by) else { continue };
             if event.end.is_some_and(|end| end >= killed) {

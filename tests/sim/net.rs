@@ -481,8 +481,8 @@ impl Space for InSpace {
     fn request(&self, r: LockRequest<'_>) -> Result<Progress, Refusal> {
         let name = Name::new(r.name).ok_or(Refusal::Invalid)?;
         self.net.call(self.id, self.incarnation, false, |call| {
-            let LockRequest { token, mode, flags, lvb, wants_notices, .. } = r;
-            ClientCall::Lock(LockCall { call, token, mode, flags, name, lvb, pid: 1, wants_notices })
+            let LockRequest { token, mode, flags, lvb, wants_notices, uses_lost_value, .. } = r;
+            ClientCall::Lock(LockCall { call, token, mode, flags, name, lvb, pid: 1, wants_notices, uses_lost_value })
         })
     }
     fn convert(&self, lock: LockId, mode: Mode, flags: LockFlags, lvb: Option<Box<[u8]>>) -> Result<Progress, Refusal> {

@@ -49,6 +49,9 @@ impl Recovery for ForPeers {
     fn is_clean(&self, jid: Jid) -> Result<bool> {
         self.opened()?.is_journal_clean(jid)
     }
+    fn is_quiet(&self) -> bool {
+        self.opened().is_ok_and(|opened| opened.fs.volume().cache.health().await_writers(Duration::from_secs(90)))
+    }
     fn freeze(&self) -> Result<()> {
         self.opened()?.fs.freeze()
     }
@@ -196,7 +199,7 @@ impl Life<'_> {
                 let parting = cluster.withdraw();
                 note(self.by, || format!("life {} withdrew: {parting:?}", self.by));
                 match parting {
-                    Parting::Replayed => cluster.leave(),
+                    Parting::Replayed | Parting::Alone => cluster.leave(),
                     Parting::Unreplayed => self.world.kill(self.id, true),
                 }
             }

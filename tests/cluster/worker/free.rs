@@ -57,7 +57,7 @@ impl Worker {
                 10 => rustix::fs::renameat_with(CWD, &path, CWD, &other, RenameFlags::NOREPLACE).map_err(Into::into),
                 11 => fs::hard_link(&path, &other),
                 12 => symlink(&shown, &path),
-                13 => path.parent().map_or(Ok(()), |dir| list(dir)),
+                13 => path.parent().map_or(Ok(()), list),
                 14 => fs::read(&path).map(|_| ()),
                 15 => rustix::fs::setxattr(&path, "user.free", &vec![fill; len % 2000], XattrFlags::empty())
                     .map_err(Into::into),
