@@ -109,6 +109,7 @@ fn with_faults() {
 
 /// `scripts/programs-cluster`, the short form.
 #[test]
+#[ignore = "make programs, make cluster"]
 fn real_programs() {
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/programs-cluster");

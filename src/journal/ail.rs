@@ -53,10 +53,6 @@ impl Ail {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
-    /// Blocks that are not in place.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
     pub(super) fn get_mut(&mut self, addr: BlockAddr) -> Option<&mut Entry> {
         self.entries.get_mut(&addr)
     }

@@ -21,9 +21,6 @@ use std::time::Duration;
 /// Longest time that closing the log takes.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// So many blocks of others are written in place to spare the revokes of a lock that is given up.
-const FEW: usize = 2;
-
 /// The log of this node.
 pub struct Journal {
     pub(super) cache: Arc<Cache>,
@@ -145,7 +142,6 @@ impl Journal {
             return Ok(());
         }
         self.cache.data().write_owner(owner)?;
-        let mut passed = false;
         loop {
             let (pinned, committing) = {
                 let s = log.state.lock();
@@ -157,19 +153,9 @@ impl Journal {
                 self.flush_to(batch, FlushReason::Normal)?;
             }
             self.write_back(log, Place::Owner(owner))?;
-            let (copies, others, upto) = {
-                let s = log.state.lock();
-                (s.copies.of_owner(owner), s.ail.len(), s.committed)
-            };
+            let copies = log.state.lock().copies.of_owner(owner);
             if copies.is_empty() {
                 return self.cache.health().check();
-            }
-            if others <= FEW && !passed {
-                // Once everything is in place, a header whose tail lies behind all copies does what revokes would, and needs no group.
-                self.write_back(log, Place::Upto(upto))?;
-                self.move_tail(log, FlushReason::Normal)?;
-                passed = true;
-                continue;
             }
             // A transaction's revokes are limited; a lock with more copies than that takes several.
             let most = (log.map.size() as usize / 8) * log.costs.more_revokes;
