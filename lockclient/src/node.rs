@@ -127,7 +127,7 @@ pub struct Node {
     counters: Arc<Counters>,
     task: JoinHandle<()>,
     /// The driver's, and the datagrams': readers wait for engines, and would keep signs of life waiting.
-    alive: Alive,
+    _alive: Alive,
     clock: Clock,
 }
 
@@ -163,7 +163,7 @@ impl Node {
             fence_failures: BTreeMap::new(),
         };
         let task = alive.handle()?.spawn(driver.run(inbox, outgoing, events));
-        Ok(Node { id: config.node, commands, outbound, links, counters, task, alive, clock })
+        Ok(Node { id: config.node, commands, outbound, links, counters, task, _alive: alive, clock })
     }
 
     /// Enters a lockspace; returns once recovery has made this node a full member. `configure` may change the
@@ -264,12 +264,6 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Alive {
-    fn end(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
@@ -309,6 +303,5 @@ impl Drop for Node {
         self.task.abort();
         // Its lockspaces are over now, though the task may end a little later.
         self.links.end_all();
-        self.alive.end();
     }
 }

@@ -127,7 +127,7 @@ async fn a_node_that_has_stopped_holds_nobody_up_and_costs_no_more_than_its_lock
     let pending = request_all(&far);
     until("granted", || counts[2].0.load(Ordering::Relaxed) == pending).await;
 
-    let alive = third.alive.handle().expect("runs");
+    let alive = third._alive.handle().expect("runs");
     let stop = (Stop::all(runtime.handle(), THREADS), Stop::all(alive, 1));
     let about = |node: &Node, peer: u32| {
         let status = node.counters().peers.into_iter().find(|status| status.node == NodeId(peer));
