@@ -79,7 +79,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     if let Some(code) = gfs2r_manual::on_request(<Arguments as clap::CommandFactory>::command) {
-        return code;
+        return program::manual::also(code);
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

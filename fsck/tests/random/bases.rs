@@ -77,7 +77,7 @@ fn base(name: &'static str, plant: Plant, is_dirty: bool) -> Base {
 }
 
 fn make(bs: u32, format: u32, journals: u32, left: Left) -> MemoryDevice {
-    let device = Arc::new(MemoryDevice::new((14 + 10 * u64::from(journals)) << 20));
+    let device = Arc::new(MemoryDevice::new((20 + 16 * u64::from(journals)) << 20));
     let small = gfs2r_mkfs::Options::small(bs).expect("a legal block size");
     let options = gfs2r_mkfs::Options { journals, format, ..small };
     gfs2r_mkfs::format_device(&*device, &options, &mut gfs2r_mkfs::Silent).expect("made");

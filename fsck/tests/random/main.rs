@@ -27,7 +27,7 @@ use std::time::Duration;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// What repair and check of one of these images (up to 64 MiB) may allocate at most, the device in memory included.
+/// What repair and check of one of these images (up to 84 MiB) may allocate at most, the device in memory included.
 const MEMORY_MAX: usize = 96 << 20;
 /// An image that takes longer hangs.
 const HANGS: Duration = Duration::from_secs(300);
