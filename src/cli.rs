@@ -4,11 +4,15 @@ mod demo;
 mod df;
 mod dlm;
 mod glocks;
+mod grow;
 mod image;
+mod jadd;
 mod quota;
 mod status;
+mod stock;
 mod table;
 mod top;
+mod tune;
 
 use crate::mount::{Mounted, VERSION};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -50,6 +54,9 @@ enum Command {
     Top(top::Arguments),
     Freeze(Freeze),
     Thaw(Thaw),
+    Grow(grow::Arguments),
+    Jadd(jadd::Arguments),
+    Tune(tune::Arguments),
     Dump(image::Arguments),
     Demo(demo::Arguments),
 }
@@ -78,6 +85,9 @@ type Outcome = Result<ExitCode, String>;
 
 /// `gfs2r`.
 pub fn main() -> ExitCode {
+    if let Some(code) = stock::dispatch() {
+        return code;
+    }
     if let Some(code) = gfs2r_manual::on_request(Cli::command) {
         return code;
     }
@@ -91,6 +101,9 @@ pub fn main() -> ExitCode {
         Command::Top(a) => ("top", top::run(a)),
         Command::Freeze(a) => ("freeze", freeze(a)),
         Command::Thaw(a) => ("thaw", about(&a.mount, Mounted::find(&a.mount).and_then(|m| m.ask("thaw"))).map(done)),
+        Command::Grow(a) => ("grow", grow::run(a)),
+        Command::Jadd(a) => ("jadd", jadd::run(a)),
+        Command::Tune(a) => ("tune", tune::run(a)),
         Command::Dump(a) => ("dump", image::run(a)),
         Command::Demo(a) => ("demo", demo::run(a)),
     };
