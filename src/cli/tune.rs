@@ -167,12 +167,12 @@ pub(super) fn stock() -> ExitCode {
         list: value('l').is_some(),
         label: value('L'),
         uuid: value('U'),
-        // A name without a value is passed over, as the stock tool does.
+        // What it does not know, and a name without a value, the stock tool passes over.
         options: given
             .iter()
             .filter(|(letter, _)| *letter == 'o')
             .flat_map(|(_, text)| text.split(','))
-            .filter(|part| part.contains('='))
+            .filter(|part| ["lockproto=", "locktable="].iter().any(|known| part.starts_with(known)))
             .map(String::from)
             .collect(),
         format: value('r'),
