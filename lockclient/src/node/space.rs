@@ -238,19 +238,23 @@ impl Shared {
     /// Something happened: passes on what follows from it.
     pub(crate) fn feed(&self, event: Event) {
         let mut said = Said::default();
-        self.take_in(event, &mut said);
+        self.take_in(event, &|| true, &mut said);
         self.links.flush(said);
         self.teller.rouse();
     }
 
-    /// As [`Shared::feed`]; the caller flushes what is said, and has the client told.
-    pub(super) fn take_in(&self, event: Event, said: &mut Said) {
+    /// As [`Shared::feed`]; the caller flushes what is said, and has the client told. Nothing happens if it is not wanted any
+    /// more once it is its turn.
+    pub(super) fn take_in(&self, event: Event, wanted: &dyn Fn() -> bool, said: &mut Said) {
         let event = match event {
-            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame, said),
+            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame, wanted, said),
             other => other,
         };
         let now = self.now();
-        self.carry_out(self.engine(), event, now, said);
+        let engine = self.engine();
+        if wanted() {
+            self.carry_out(engine, event, now, said);
+        }
     }
 
     /// Tells the engine the time if it wants to know. Not while someone is at work on it: then the driver comes again.
