@@ -5,3 +5,12 @@
 //! the bytes of a volume that nobody has open (the superblock, metadata images, single fields) goes to the device.
 //!
 //! Invariant: a crash at any write leaves a volume that is clean after journal replay.
+
+#[cfg(feature = "mount")]
+pub mod metafile;
+pub mod overlay;
+pub mod reader;
+#[cfg(feature = "mount")]
+pub mod restoremeta;
+#[cfg(feature = "mount")]
+pub mod savemeta;

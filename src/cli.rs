@@ -6,6 +6,8 @@ mod dlm;
 mod glocks;
 mod image;
 mod quota;
+mod read;
+mod savemeta;
 mod status;
 mod table;
 mod top;
@@ -51,6 +53,12 @@ enum Command {
     Freeze(Freeze),
     Thaw(Thaw),
     Dump(image::Arguments),
+    Ls(read::Ls),
+    Cat(read::Cat),
+    Cp(read::Cp),
+    Tar(read::Tar),
+    Savemeta(savemeta::Save),
+    Restoremeta(savemeta::Restore),
     Demo(demo::Arguments),
 }
 
@@ -92,6 +100,12 @@ pub fn main() -> ExitCode {
         Command::Freeze(a) => ("freeze", freeze(a)),
         Command::Thaw(a) => ("thaw", about(&a.mount, Mounted::find(&a.mount).and_then(|m| m.ask("thaw"))).map(done)),
         Command::Dump(a) => ("dump", image::run(a)),
+        Command::Ls(a) => ("ls", read::ls(a)),
+        Command::Cat(a) => ("cat", read::cat(a)),
+        Command::Cp(a) => ("cp", read::cp(a)),
+        Command::Tar(a) => ("tar", read::tar(a)),
+        Command::Savemeta(a) => ("savemeta", savemeta::run_save(a)),
+        Command::Restoremeta(a) => ("restoremeta", savemeta::run_restore(a)),
         Command::Demo(a) => ("demo", demo::run(a)),
     };
     outcome.unwrap_or_else(|why| {
