@@ -13,6 +13,14 @@ pub mod fresh;
 pub mod geometry;
 pub mod grow;
 pub mod jadd;
+#[cfg(feature = "mount")]
+pub mod metafile;
 pub mod offline;
+pub mod overlay;
+pub mod reader;
+#[cfg(feature = "mount")]
+pub mod restoremeta;
+#[cfg(feature = "mount")]
+pub mod savemeta;
 mod system;
 pub mod tune;

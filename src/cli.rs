@@ -8,6 +8,8 @@ mod grow;
 mod image;
 mod jadd;
 mod quota;
+mod read;
+mod savemeta;
 mod status;
 mod stock;
 mod table;
@@ -58,6 +60,12 @@ enum Command {
     Jadd(jadd::Arguments),
     Tune(tune::Arguments),
     Dump(image::Arguments),
+    Ls(read::Ls),
+    Cat(read::Cat),
+    Cp(read::Cp),
+    Tar(read::Tar),
+    Savemeta(savemeta::Save),
+    Restoremeta(savemeta::Restore),
     Demo(demo::Arguments),
 }
 
@@ -105,6 +113,12 @@ pub fn main() -> ExitCode {
         Command::Jadd(a) => ("jadd", jadd::run(a)),
         Command::Tune(a) => ("tune", tune::run(a)),
         Command::Dump(a) => ("dump", image::run(a)),
+        Command::Ls(a) => ("ls", read::ls(a)),
+        Command::Cat(a) => ("cat", read::cat(a)),
+        Command::Cp(a) => ("cp", read::cp(a)),
+        Command::Tar(a) => ("tar", read::tar(a)),
+        Command::Savemeta(a) => ("savemeta", savemeta::run_save(a)),
+        Command::Restoremeta(a) => ("restoremeta", savemeta::run_restore(a)),
         Command::Demo(a) => ("demo", demo::run(a)),
     };
     outcome.unwrap_or_else(|why| {
