@@ -30,6 +30,34 @@ enum Callback {
     Expelled,
 }
 
+impl Callback {
+    /// For traces: which kind it is.
+    fn kind(&self) -> u64 {
+        match self {
+            Self::Completed(..) => 1,
+            Self::Blocking(..) => 2,
+            Self::Refused(..) => 3,
+            Self::Prepare => 4,
+            Self::SlotFailed(_) => 5,
+            Self::Recovered(..) => 6,
+            Self::Stopped(_) => 7,
+            Self::Expelled => 8,
+        }
+    }
+    fn word(&self) -> String {
+        match self {
+            Self::Completed(token, c) => format!("{token:x}: {:?} {:?} in mode {:?}", c.status, c.flags, c.mode),
+            Self::Blocking(token, _, mode) => format!("somebody who wants {token:x} in mode {mode:?}"),
+            Self::Refused(call, why) => format!("call {call}, refused: {why:?}"),
+            Self::Prepare => "a recovery".into(),
+            Self::SlotFailed(slot) => format!("the death of {slot:?}"),
+            Self::Recovered(_, own, generation) => format!("the end of recovery {generation}, its slot {own}"),
+            Self::Stopped(n) => format!("change {n}"),
+            Self::Expelled => "its expulsion".into(),
+        }
+    }
+}
+
 struct Member {
     engine: Engine,
     incarnation: u64,
@@ -359,6 +387,7 @@ impl Net {
                 Some(callback) => {
                     member.telling = true;
                     drop(state);
+                    note(callback.kind(), || format!("{id} is told of {}", callback.word()));
                     match callback {
                         Callback::Completed(token, completion) => client.completed(token, completion),
                         Callback::Blocking(token, lock, mode) => client.blocking(token, lock, mode),
