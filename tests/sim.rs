@@ -3,6 +3,8 @@
 //!
 //! `SEED=n` repeats a schedule (and shows what happened, with `LINES=n` the last so many lines), `SCHEDULES=n` runs so many.
 
+#[path = "sim/callback.rs"]
+mod callback;
 #[path = "sim/disk.rs"]
 mod disk;
 #[path = "sim/history.rs"]

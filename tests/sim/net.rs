@@ -2,6 +2,7 @@
 //! between two nodes and nothing else; a membership that stops everyone before it starts anyone, and starts nobody before a dead
 //! node was fenced; and, for each node, the thread that tells its client.
 
+use crate::callback::Callback;
 use gfs2r::cluster::{Service, Space};
 use gfs2r::sync::simulated::{note, random};
 use gfs2r::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
@@ -17,46 +18,6 @@ use lockclient::status::Refusal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-
-enum Callback {
-    Completed(u64, Completion),
-    Blocking(u64, LockId, Mode),
-    Refused(u64, Refusal),
-    Prepare,
-    SlotFailed(Slot),
-    Recovered(Vec<Slot>, u16, u32),
-    /// Everything before it has been told: the lockspace has stopped for this change.
-    Stopped(usize),
-    Expelled,
-}
-
-impl Callback {
-    /// For traces: which kind it is.
-    fn kind(&self) -> u64 {
-        match self {
-            Self::Completed(..) => 1,
-            Self::Blocking(..) => 2,
-            Self::Refused(..) => 3,
-            Self::Prepare => 4,
-            Self::SlotFailed(_) => 5,
-            Self::Recovered(..) => 6,
-            Self::Stopped(_) => 7,
-            Self::Expelled => 8,
-        }
-    }
-    fn word(&self) -> String {
-        match self {
-            Self::Completed(token, c) => format!("{token:x}: {:?} {:?} in mode {:?}", c.status, c.flags, c.mode),
-            Self::Blocking(token, _, mode) => format!("somebody who wants {token:x} in mode {mode:?}"),
-            Self::Refused(call, why) => format!("call {call}, refused: {why:?}"),
-            Self::Prepare => "a recovery".into(),
-            Self::SlotFailed(slot) => format!("the death of {slot:?}"),
-            Self::Recovered(_, own, generation) => format!("the end of recovery {generation}, its slot {own}"),
-            Self::Stopped(n) => format!("change {n}"),
-            Self::Expelled => "its expulsion".into(),
-        }
-    }
-}
 
 struct Member {
     engine: Engine,
