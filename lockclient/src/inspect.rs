@@ -32,6 +32,9 @@ pub struct ClusterNode {
     pub being_fenced: bool,
     /// It has been fenced since it fell silent.
     pub fenced: bool,
+    /// It greets with another cluster file than this node's, and is not taken in.
+    #[serde(default)]
+    pub differs: bool,
     /// How often in a row fencing it has failed here.
     #[serde(default)]
     pub fence_failures: u32,

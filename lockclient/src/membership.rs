@@ -62,6 +62,8 @@ pub enum MembershipAction {
     NodeGone(NodeId),
     /// Make sure that this node cannot write any more, then report [`MembershipEvent::Fenced`].
     Fence(NodeId),
+    /// Tell people: this node lives, and its configuration is not ours. It is not taken in.
+    Differs(NodeId),
     /// Send this to a node, if it can be reached.
     Datagram {
         /// To whom.

@@ -7,6 +7,7 @@
 
 use super::dlm::{Dlm, Entry};
 use super::name;
+use super::service::{LockSpace, Unsaid};
 use crate::ids::LockName;
 use lockclient::flags::LockFlags;
 use lockclient::ids::LockId;
@@ -24,9 +25,16 @@ pub(super) struct Preparing {
 }
 
 impl Dlm {
-    /// Asks for a lock in NL, if there is none of this name.
-    pub(super) fn get_ready(&self, name: LockName, valued: bool) {
-        let (Some(space), Some(token), false) = (self.space(), name::token(name), self.is_closed()) else { return };
+    /// Asks for locks in NL, where there is none of these names; each comes with whether it has a value block.
+    pub(super) fn get_ready(&self, names: &[(LockName, bool)]) {
+        let Some(space) = self.space() else { return };
+        let mut unsaid = Unsaid::default();
+        names.iter().for_each(|(name, valued)| self.ask_ahead(space, *name, *valued, &mut unsaid));
+        space.say(unsaid);
+    }
+
+    fn ask_ahead(&self, space: &LockSpace, name: LockName, valued: bool, unsaid: &mut Unsaid) {
+        let (Some(token), false) = (name::token(name), self.is_closed()) else { return };
         let new = || Entry { lock: LockId::NONE, valued, client: None, pending: None, ahead: None };
         let mut entry = self.entries.entry(name).or_insert_with(new);
         if entry.client.is_some() || entry.lock != LockId::NONE || entry.ahead.is_some() {
@@ -38,7 +46,8 @@ impl Dlm {
         let (resource, mode) = (name.resource(), Mode::Nl);
         let name_ = resource.as_bytes();
         let (wants_notices, uses_lost_value) = (true, false);
-        match space.request(LockRequest { token, name: name_, mode, flags, lvb, wants_notices, uses_lost_value }) {
+        let request = LockRequest { token, name: name_, mode, flags, lvb, wants_notices, uses_lost_value };
+        match space.request_unsaid(request, unsaid) {
             Ok(Progress::Done(completion)) if completion.status == Status::Granted => entry.lock = completion.lock,
             Ok(Progress::Pending(lock)) => {
                 (entry.lock, entry.ahead) = (lock, Some(Preparing { call: None }));

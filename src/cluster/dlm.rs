@@ -545,8 +545,8 @@ impl LockManager for Dlm {
         self.space().is_some_and(LockSpace::is_trusted)
     }
 
-    fn prepare(&self, name: LockName, valued: bool) {
-        self.get_ready(name, valued);
+    fn prepare(&self, names: &[(LockName, bool)]) {
+        self.get_ready(names);
     }
 
     fn serves_recovery(&self, name: LockName) {

@@ -1,8 +1,13 @@
 //! The lock service that a node speaks to: the one of the crate `lockclient`, or, with the feature `simulated`, whatever a test
 //! puts in its place (`tests/sim.rs`: the same engines, over a network that a seed decides about).
 
+#[cfg(feature = "simulated")]
+pub(super) use lockclient::node::space::Unsaid;
 #[cfg(not(feature = "simulated"))]
-pub(super) use lockclient::node::{Node, space::LockSpace};
+pub(super) use lockclient::node::{
+    Node,
+    space::{LockSpace, Unsaid},
+};
 #[cfg(feature = "simulated")]
 pub use simulated::{LockSpace, Node, Service, Space};
 
@@ -75,6 +80,15 @@ mod simulated {
         pub(in super::super) fn request(&self, request: LockRequest<'_>) -> Result<Progress, Refusal> {
             self.0.request(request)
         }
+        /// Said at once: how messages are put together is not looked at there.
+        pub(in super::super) fn request_unsaid(
+            &self,
+            request: LockRequest<'_>,
+            _unsaid: &mut Unsaid,
+        ) -> Result<Progress, Refusal> {
+            self.0.request(request)
+        }
+        pub(in super::super) fn say(&self, _unsaid: Unsaid) {}
         pub(in super::super) fn convert(
             &self,
             lock: LockId,

@@ -59,8 +59,8 @@ pub trait LockManager: Send + Sync {
     fn is_trusted(&self) -> bool {
         true
     }
-    /// This lock will probably be asked for soon by this node, and by no other. `valued`: its kind has a value block.
-    fn prepare(&self, _name: LockName, _valued: bool) {}
+    /// These locks will probably be asked for soon by this node, and by no other; with each, whether its kind has a value block.
+    fn prepare(&self, _names: &[(LockName, bool)]) {}
     /// This lock is needed to replay the journal of a dead node: it is granted even while other locks are held back until that
     /// is done. To be said once of each journal's inode, and of whatever else a replay locks.
     fn serves_recovery(&self, _name: LockName) {}

@@ -64,11 +64,10 @@ impl Volume {
         if !self.inodes.is_shared() {
             return;
         }
-        let manager = self.inodes.manager();
-        for next in self.ahead.made(addr.get()).into_iter().flatten().filter_map(BlockAddr::new) {
-            manager.prepare(LockName::inode(next), true);
-            manager.prepare(LockName::iopen(next), false);
-        }
+        let Some(range) = self.ahead.made(addr.get()) else { return };
+        let both = |next| [(LockName::inode(next), true), (LockName::iopen(next), false)];
+        let names: Vec<_> = range.filter_map(BlockAddr::new).flat_map(both).collect();
+        self.inodes.manager().prepare(&names);
     }
 }
 

@@ -157,6 +157,7 @@ fn missing_of(view: &NodeView, names: &BTreeMap<u32, String>) -> String {
                 format!("its fencing has failed {}", times(node.fence_failures))
             }
             _ if node.in_doubt || node.being_fenced => "it is being fenced".to_owned(),
+            _ if node.differs => "its cluster file is not this node's: make them alike".to_owned(),
             _ if node.alive || view.quorate => return None,
             _ if node.heard_ms_ago.is_some() => "silent".to_owned(),
             _ => "not heard from".to_owned(),
@@ -296,6 +297,9 @@ mod tests {
             say(false, vec![me.clone(), node(2), silent.clone()]),
             "waiting for bee (not heard from), cow (silent); 2 of 3 nodes must be there"
         );
+        let other = ClusterNode { differs: true, ..node(2) };
+        let why = "waiting for bee (its cluster file is not this node's: make them alike)";
+        assert_eq!(say(true, vec![me.clone(), other]), why);
         let living = ClusterNode { alive: true, ..node(2) };
         let doubt = ClusterNode { in_doubt: true, fence_failures: 3, ..silent };
         assert_eq!(say(true, vec![me.clone(), living, doubt]), "waiting for cow (its fencing has failed 3 times)");

@@ -42,6 +42,7 @@ impl Dlm {
             _ if node.being_fenced => "being_fenced",
             _ if node.in_doubt => "in_doubt",
             _ if node.alive => "alive",
+            _ if node.differs => "configured_differently",
             _ if node.fenced => "fenced",
             _ => "absent",
         };

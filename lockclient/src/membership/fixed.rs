@@ -57,6 +57,9 @@ pub struct FixedConfig {
     pub fencing: bool,
 }
 
+/// A view that is so many ahead of all that is known is nobody's.
+const VIEWS_AHEAD: u64 = 1 << 32;
+
 /// A member of a view: node, incarnation, number of its join.
 type Member = (NodeId, u64, u64);
 
@@ -157,9 +160,15 @@ impl Fixed {
 
     fn hear(&mut self, from: NodeId, bytes: &[u8]) {
         let Ok(beat) = decode_heartbeat(bytes) else { return };
-        let ours = beat.cluster == self.cluster && beat.node == from;
-        let Some(peer) = self.peers.get_mut(&from).filter(|_| ours) else { return };
+        if beat.node != from || self.is_ahead_of_all(&beat) {
+            return;
+        }
+        if beat.cluster != self.cluster {
+            return self.note_difference(from);
+        }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(renewed) = peer.note(&beat, self.now) else { return };
+        peer.differed = None;
         peer.heard_us = peer.heard_us.max(self.sent.when_heard(&beat, &self.config));
         if renewed || peer.beat.as_ref().is_none_or(|before| before.newest_join() < beat.newest_join()) {
             // It shall know at once that it is heard, and that we know of its join.
@@ -184,6 +193,14 @@ impl Fixed {
             self.fenced.remove(&from);
             peer.returns += 1;
         }
+    }
+
+    /// Does it name views that no cluster could have come to? Whoever counted on from there would not be understood any more.
+    fn is_ahead_of_all(&self, beat: &Heartbeat) -> bool {
+        let heard = self.peers.values().filter_map(|peer| peer.beat.as_ref()).flat_map(|beat| beat.spaces.iter());
+        let known = heard.map(|says| says.view.number).chain(self.spaces.values().map(|space| space.view.number));
+        let highest = known.max().unwrap_or(0);
+        beat.spaces.iter().any(|says| says.view.number > highest.saturating_add(VIEWS_AHEAD))
     }
 
     /// A node has fallen silent or deaf, or its life is over. As long as that life may come back, the conversation with it

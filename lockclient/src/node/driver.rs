@@ -240,6 +240,9 @@ impl Driver {
                 }
                 MembershipAction::NodeGone(node) => self.links.gone(node),
                 MembershipAction::Fence(node) => self.fence(node),
+                MembershipAction::Differs(node) => {
+                    tracing::error!(%node, "has another cluster file (name, nodes, token_ms, startup_ms or fencing): it stays out until both are alike");
+                }
                 MembershipAction::Datagram { to, bytes } => self.transport.datagram(to, bytes),
             }
         }

@@ -22,7 +22,8 @@ use crate::transport::{Connection, Line, Sink};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Frames are written together, about this many bytes at a time.
@@ -33,6 +34,8 @@ const UNHEARD_MAX: u32 = 8;
 /// alone: it is only about how much the peer has to keep.
 const OWED_MAX: u32 = 32;
 const OWED_MS: u64 = 10;
+/// So long the driver waits for a frame that is being taken in: a fraction of any token.
+const PATIENCE_MS: u32 = 10;
 
 enum Way {
     None,
@@ -126,11 +129,25 @@ impl Link {
 struct Place {
     /// Held while frames of this peer are taken in.
     receiving: Mutex<()>,
+    /// Counts the lives of the peer that are over; changed while `link` is locked.
+    lives: AtomicU64,
     link: Mutex<Link>,
     line: Line,
 }
 
 impl Place {
+    /// Nothing is being taken in, unless an engine is busy for long.
+    fn receiving_soon(&self) -> Option<MutexGuard<'_, ()>> {
+        for _ in 0..PATIENCE_MS {
+            match self.receiving.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        None
+    }
+
     fn link(&self) -> MutexGuard<'_, Link> {
         locked(&self.link)
     }
@@ -206,7 +223,7 @@ impl Links {
     pub(super) fn new(node: NodeId, lines: BTreeMap<NodeId, Line>, clock: Clock, always: bool) -> Links {
         let place = |(peer, line)| {
             let link = Mutex::new(Link::new(node, peer));
-            (peer, Place { receiving: Mutex::default(), link, line })
+            (peer, Place { receiving: Mutex::default(), lives: AtomicU64::new(0), link, line })
         };
         let places = lines.into_iter().map(place).collect();
         Links {
@@ -336,11 +353,14 @@ impl Links {
         }
     }
 
-    /// A node has left the cluster, or has come back as another: nothing of its old life is taken in after this.
+    /// A node has left the cluster, or has come back as another: nothing of its old life is taken in after this. (A frame
+    /// that has its engine already is carried out; whatever this engine is told next waits for that. The driver, which has
+    /// to say that we live, does not wait for long.)
     pub(super) fn gone(&self, node: NodeId) {
         let Some(place) = self.places.get(&node) else { return };
-        let _nothing_under_way = locked(&place.receiving);
+        let _nothing_under_way = place.receiving_soon();
         let mut link = place.link();
+        place.lives.fetch_add(1, Ordering::SeqCst);
         link.midcomms.node_gone();
         link.rest.clear();
         link.full = false;
@@ -405,8 +425,15 @@ impl Links {
         }
     }
 
-    /// Hands a frame to its engine.
-    fn deliver(&self, from: NodeId, delivery: Delivery, said: &mut Said, heard: &mut Vec<Arc<Shared>>) {
+    /// Hands a frame to its engine, unless the life that it is from is over by then.
+    fn deliver(
+        &self,
+        from: NodeId,
+        delivery: Delivery,
+        lives: &dyn Fn() -> bool,
+        said: &mut Said,
+        heard: &mut Vec<Arc<Shared>>,
+    ) {
         let known = heard.iter().find(|shared| shared.id() == delivery.lockspace).cloned();
         let known = known.or_else(|| {
             let found = self.space(delivery.lockspace)?;
@@ -414,14 +441,14 @@ impl Links {
             Some(found)
         });
         match (known, delivery.frame) {
-            (Some(shared), frame) => shared.take_in(Event::Frame { from, frame }, said),
-            (None, Frame::Rcom(rcom)) => {
+            (Some(shared), frame) => shared.take_in(Event::Frame { from, frame }, lives, said),
+            (None, Frame::Rcom(rcom)) if lives() => {
                 // Without this answer whoever is waiting for us would wait longer.
                 if let Some(answer) = crate::recovery::not_ready_answer(&rcom) {
                     self.send(delivery.lockspace, from, Frame::Rcom(Box::new(answer)), said);
                 }
             }
-            (None, Frame::Msg(_) | Frame::Plock(_)) => {}
+            (None, _) => {}
         }
     }
 }
@@ -444,15 +471,17 @@ impl Sink for Links {
         let (mut said, mut heard) = (Said::default(), Vec::new());
         let order = locked(&place.receiving);
         let mut deliveries = Vec::with_capacity(frames.len());
-        {
+        let life = {
             let mut link = place.link();
             frames.iter().for_each(|frame| link.midcomms.receive(frame));
             link.unheard = 0;
             while let Some(delivery) = link.midcomms.next_delivery() {
                 deliveries.push(delivery);
             }
-        }
-        deliveries.into_iter().for_each(|delivery| self.deliver(from, delivery, &mut said, &mut heard));
+            place.lives.load(Ordering::SeqCst)
+        };
+        let lives = || place.lives.load(Ordering::SeqCst) == life;
+        deliveries.into_iter().for_each(|delivery| self.deliver(from, delivery, &lives, &mut said, &mut heard));
         drop(order);
         self.acknowledge(place, from, &mut said);
         self.flush(said);

@@ -98,8 +98,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn plock_frame(&self, from: NodeId, frame: OrderFrame, said: &mut Said) {
-        self.drive(said, |order| order.receive(from, frame));
+    pub(super) fn plock_frame(&self, from: NodeId, frame: OrderFrame, wanted: &dyn Fn() -> bool, said: &mut Said) {
+        self.drive(said, |order| {
+            if wanted() {
+                order.receive(from, frame);
+            }
+        });
     }
 
     pub(super) fn plock_stop(&self, said: &mut Said) {

@@ -238,19 +238,23 @@ impl Shared {
     /// Something happened: passes on what follows from it.
     pub(crate) fn feed(&self, event: Event) {
         let mut said = Said::default();
-        self.take_in(event, &mut said);
+        self.take_in(event, &|| true, &mut said);
         self.links.flush(said);
         self.teller.rouse();
     }
 
-    /// As [`Shared::feed`]; the caller flushes what is said, and has the client told.
-    pub(super) fn take_in(&self, event: Event, said: &mut Said) {
+    /// As [`Shared::feed`]; the caller flushes what is said, and has the client told. Nothing happens if it is not wanted any
+    /// more once it is its turn.
+    pub(super) fn take_in(&self, event: Event, wanted: &dyn Fn() -> bool, said: &mut Said) {
         let event = match event {
-            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame, said),
+            Event::Frame { from, frame: Frame::Plock(frame) } => return self.plock_frame(from, *frame, wanted, said),
             other => other,
         };
         let now = self.now();
-        self.carry_out(self.engine(), event, now, said);
+        let engine = self.engine();
+        if wanted() {
+            self.carry_out(engine, event, now, said);
+        }
     }
 
     /// Tells the engine the time if it wants to know. Not while someone is at work on it: then the driver comes again.
@@ -322,14 +326,29 @@ impl Shared {
 
     /// A client's call; what ends at once is returned.
     fn call(&self, call: ClientCall, number: u64) -> Result<Progress, Refusal> {
+        let mut unsaid = Unsaid::default();
+        let progress = self.call_unsaid(call, number, &mut unsaid);
+        self.say(unsaid);
+        progress
+    }
+
+    fn say(&self, unsaid: Unsaid) {
+        self.links.flush(unsaid.said);
+        if unsaid.told {
+            self.teller.rouse();
+        }
+    }
+
+    /// As [`Shared::call`]; what is to be said to others is gathered.
+    fn call_unsaid(&self, call: ClientCall, number: u64, unsaid: &mut Unsaid) -> Result<Progress, Refusal> {
         if self.ended.load(Ordering::Acquire) {
             return Err(Refusal::NoDevice);
         }
-        let (mut progress, mut told) = (Progress::Queued(number), false);
+        let mut progress = Progress::Queued(number);
         // Only these may be called before the client has heard how the operation before them ended.
         let overtakes = |flags: &LockFlags| flags.intersects(LockFlags::CANCEL | LockFlags::FORCEUNLOCK);
         let overtakes = matches!(&call, ClientCall::Unlock { flags, .. } if overtakes(flags));
-        let (mut said, mut refused) = (Said::default(), None);
+        let mut refused = None;
         let mut engine = self.engine();
         if self.is_parking.load(Ordering::Acquire) || !self.links.trust.holds() {
             self.park(call);
@@ -349,19 +368,22 @@ impl Shared {
                     progress = Progress::Done(Completion { lock, status, flags, mode, lvb });
                 }
                 other => {
-                    told |= tells(&other);
-                    self.pass_on(other, &mut said);
+                    unsaid.told |= tells(&other);
+                    self.pass_on(other, &mut unsaid.said);
                 }
             }
         }
         self.note_wake(&engine);
-        drop(engine);
-        self.links.flush(said);
-        if told {
-            self.teller.rouse();
-        }
         refused.map_or(Ok(progress), Err)
     }
+}
+
+/// What several calls have to say to other nodes, to be said together ([`LockSpace::say`]).
+#[derive(Default)]
+#[must_use = "nobody hears of the calls before it is said"]
+pub struct Unsaid {
+    said: Said,
+    told: bool,
 }
 
 /// Is the client told of this?
@@ -421,11 +443,24 @@ impl LockSpace {
 
     /// A new lock.
     pub fn request(&self, request: LockRequest<'_>) -> Result<Progress, Refusal> {
+        let mut unsaid = Unsaid::default();
+        let progress = self.request_unsaid(request, &mut unsaid);
+        self.say(unsaid);
+        progress
+    }
+
+    /// As [`LockSpace::request`], for one of many: the other nodes hear of it when [`LockSpace::say`] is called, soon.
+    pub fn request_unsaid(&self, request: LockRequest<'_>, unsaid: &mut Unsaid) -> Result<Progress, Refusal> {
         let name = Name::new(request.name).ok_or(Refusal::Invalid)?;
         let LockRequest { token, mode, flags, lvb, wants_notices, uses_lost_value, .. } = request;
         let (number, pid) = (self.number(), std::process::id());
         let call = LockCall { call: number, token, mode, flags, name, lvb, pid, wants_notices, uses_lost_value };
-        self.shared.call(ClientCall::Lock(call), number)
+        self.shared.call_unsaid(ClientCall::Lock(call), number, unsaid)
+    }
+
+    /// Says what was gathered, with as few writes as possible.
+    pub fn say(&self, unsaid: Unsaid) {
+        self.shared.say(unsaid);
     }
 
     /// Another mode for a lock. `lvb` is the value to write, where the conversion writes one.

@@ -21,7 +21,8 @@ struct State {
 }
 
 pub(super) struct Teller {
-    client: Arc<dyn LockClient>,
+    /// Until it has been told that it was the last: what it holds may hold us.
+    client: Mutex<Option<Arc<dyn LockClient>>>,
     prompt: Prompt,
     trust: Arc<Trust>,
     state: Mutex<State>,
@@ -36,7 +37,13 @@ impl Teller {
     pub(super) fn new(name: &str, client: Arc<dyn LockClient>, trust: Arc<Trust>) -> std::io::Result<Arc<Teller>> {
         let state = State { queue: VecDeque::new(), telling: false, ended: false, forfeited: false, idle: false };
         let prompt = client.prompt();
-        let teller = Arc::new(Teller { client, prompt, trust, state: Mutex::new(state), wake: Condvar::new() });
+        let teller = Arc::new(Teller {
+            client: Mutex::new(Some(client)),
+            prompt,
+            trust,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+        });
         let own = teller.clone();
         std::thread::Builder::new().name(format!("locks {name}")).spawn(move || own.run())?;
         Ok(teller)
@@ -131,7 +138,10 @@ impl Teller {
         state.telling = true;
         drop(state);
         let told = Told(self);
-        tell(&*self.client, callback);
+        let client = self.client().clone();
+        if let Some(client) = client {
+            tell(&*client, callback);
+        }
         drop(told);
         self.state()
     }
@@ -152,7 +162,14 @@ impl Teller {
             state = self.tell_one(state, callback);
         }
         drop(state);
-        self.client.ended();
+        let client = self.client().take();
+        if let Some(client) = client {
+            client.ended();
+        }
+    }
+
+    fn client(&self) -> MutexGuard<'_, Option<Arc<dyn LockClient>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

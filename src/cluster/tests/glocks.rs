@@ -129,7 +129,7 @@ fn locks_that_were_got_ready() {
     let members = lab.members();
     let tables: Vec<_> = members.iter().map(|m| m.table(1000)).collect();
     let manager = members[0].cluster.manager();
-    (1..=LOCKS).for_each(|n| manager.prepare(name(n), true));
+    manager.prepare(&(1..=LOCKS).map(|n| (name(n), true)).collect::<Vec<_>>());
     std::thread::scope(|scope| {
         for table in &tables {
             let manager = &manager;
@@ -143,7 +143,7 @@ fn locks_that_were_got_ready() {
                     lvb.0[..8].copy_from_slice(&held.value.to_be_bytes());
                     held.set_lvb(lvb);
                     // Nothing happens to one that is there.
-                    manager.prepare(name(n), true);
+                    manager.prepare(&[(name(n), true)]);
                 }
             });
         }
@@ -152,7 +152,7 @@ fn locks_that_were_got_ready() {
         assert_eq!(tables[1].get(name(n)).shared().expect("granted").value, 3);
     }
     // What nobody asks for does not pile up.
-    (LOCKS + 1..LOCKS + 5000).for_each(|n| manager.prepare(name(n), false));
+    (LOCKS + 1..LOCKS + 5000).for_each(|n| manager.prepare(&[(name(n), false)]));
     let held = tables[0].get(name(LOCKS + 4999)).shared().expect("granted");
     assert_eq!(held.value, 0);
     drop((held, tables));

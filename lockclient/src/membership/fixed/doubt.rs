@@ -5,6 +5,7 @@ use super::{Fixed, Member};
 use crate::ids::NodeId;
 use crate::membership::MembershipAction;
 use crate::wire::View;
+use std::collections::BTreeSet;
 
 impl Fixed {
     /// Has a member of an earlier view left in order, as it says itself?
@@ -36,11 +37,14 @@ impl Fixed {
         let first = self.spaces.get(&lockspace).is_some_and(|space| space.begun.members.is_empty())
             && view.members.iter().all(|(node, _, _)| self.was_never_started(*node));
         let waited = self.quorate_since.is_some_and(|at| self.now >= at + self.config.startup_ms);
+        let mut strangers: BTreeSet<NodeId> = BTreeSet::new();
         let unseen: Vec<NodeId> = self.peers.iter().filter(|(_, p)| !p.mutual).map(|(n, _)| *n).collect();
         if first {
             if !unseen.is_empty() && !waited {
                 return false;
             }
+            // Who greets with another file lives, and would do so again after it was fenced: that is for people to mend.
+            strangers.extend(unseen.iter().filter(|node| !doubtful.contains(node) && self.has_differed(**node)));
             doubtful.extend(unseen);
         }
         let pending: Vec<NodeId> = doubtful
@@ -49,13 +53,30 @@ impl Fixed {
             .collect();
         let now = self.now;
         // A new life is not fenced for the old one because it does not hear us yet.
-        for node in pending.iter().filter(|node| !self.has_just_come(**node)).collect::<Vec<_>>() {
+        let due = |node: &&NodeId| !self.has_just_come(**node) && !strangers.contains(*node);
+        for node in pending.iter().filter(due).collect::<Vec<_>>() {
             if let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.fencing.is_none() && peer.retry_at <= now) {
                 peer.fencing = Some(peer.returns);
                 self.actions.push_back(MembershipAction::Fence(*node));
             }
         }
         pending.is_empty()
+    }
+
+    /// A node greets us with another list of nodes or other times: nothing it says counts, and somebody must be told.
+    pub(super) fn note_difference(&mut self, node: NodeId) {
+        let known = self.has_differed(node);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.differed = Some(self.now);
+        if !known {
+            self.actions.push_back(MembershipAction::Differs(node));
+        }
+    }
+
+    /// Has it done so lately?
+    pub(super) fn has_differed(&self, node: NodeId) -> bool {
+        let at = self.peers.get(&node).and_then(|peer| peer.differed);
+        at.is_some_and(|at| self.now < at.saturating_add(self.config.token_ms))
     }
 
     /// Has this node never had a part in a started view, as far as it says?

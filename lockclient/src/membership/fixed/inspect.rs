@@ -17,6 +17,7 @@ impl Fixed {
                 in_doubt: self.doubtful.contains(&node),
                 being_fenced: peer.is_some_and(|peer| peer.fencing.is_some()),
                 fenced: self.fenced.contains(&node),
+                differs: self.has_differed(node),
                 // Counted by the node, which has the agents run.
                 fence_failures: 0,
             }

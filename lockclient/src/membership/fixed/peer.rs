@@ -27,6 +27,8 @@ pub(super) struct Peer {
     pub(super) fencing: Option<u64>,
     /// Try the agent again then.
     pub(super) retry_at: u64,
+    /// When it last greeted with another cluster file than ours.
+    pub(super) differed: Option<u64>,
 }
 
 /// So many earlier incarnations of a node are remembered.

@@ -144,6 +144,8 @@ impl Net {
                     let success = self.fence_works;
                     self.handle(node, MembershipEvent::Fenced { node: victim, success });
                 }
+                // People are told.
+                MembershipAction::Differs(_) => {}
                 MembershipAction::Datagram { to, bytes } => {
                     if let Some(held) = &mut self.held {
                         held.push((to, node, bytes));

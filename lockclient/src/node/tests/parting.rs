@@ -64,3 +64,23 @@ async fn whoever_leaves_has_parted_with_everyone() {
         }
     }
 }
+
+/// What a client holds may hold its lockspace: once it has been told that it is over, the lockspace lets go of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lockspace_that_was_left_is_freed() {
+    let place = Place::new(1);
+    let node = place.node(1, true).await;
+    let locks = Locks::join(&node, "freed", |_| {}).await.expect("join");
+    let lock = locks.lock(b"r", Mode::Ex).await.expect("lock");
+    locks.unlock(lock).await.expect("unlock");
+    let shared = Arc::downgrade(&locks.space().shared);
+    node.release(locks.space()).await;
+    drop(locks);
+    for _ in 0..500 {
+        if shared.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} still hold it", shared.strong_count());
+}

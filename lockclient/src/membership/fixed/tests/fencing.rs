@@ -37,6 +37,40 @@ fn an_old_success_does_not_fence_a_newer_life() {
     assert_eq!((net.members(1), net.members(3)), (vec![1, 3], vec![1, 3]));
 }
 
+/// A node whose file differs is not switched off again and again: it is told apart from one that nobody hears.
+#[test]
+fn who_greets_with_another_file_is_not_fenced_but_waited_for() {
+    let mut net = Net::new(3, &[1, 2]);
+    let other = FixedConfig { token_ms: 2000, ..config(3, 3, 1) };
+    net.nodes.insert(NodeId(3), Fixed::new(other));
+    net.feed(NodeId(3), MembershipEvent::Join(SPACE));
+    net.run(10_000);
+    assert!(net.fenced.is_empty() && net.members(1).is_empty(), "fenced {:?}", net.fenced);
+    let seen = Membership::view(&net.nodes[&NodeId(1)]);
+    assert!(seen.nodes.iter().map(|node| node.differs).eq([false, false, true]));
+    // Silent at last, it is fenced as any other; alike at last, it is let in.
+    net.nodes.remove(&NodeId(3));
+    net.run(10_000);
+    assert_eq!((net.fenced.clone(), net.members(1)), (vec![NodeId(3)], vec![1, 2]));
+    net.boot(3, 3, 2);
+    net.run(3000);
+    assert_eq!(net.members(1), [1, 2, 3]);
+}
+
+/// One datagram must not make this node count on from where nobody can follow.
+#[test]
+fn views_that_no_cluster_comes_to_are_nobodys() {
+    let mut net = Net::new(3, &[1, 2, 3]);
+    net.run(2000);
+    let mut beat = net.nodes[&NodeId(3)].peers[&NodeId(1)].beat.clone().expect("heard");
+    (beat.node, beat.number) = (NodeId(3), 1 << 20);
+    beat.incarnation = net.nodes[&NodeId(3)].config.incarnation;
+    beat.spaces.iter_mut().for_each(|space| space.view.number = 1 << 61);
+    net.feed(NodeId(1), MembershipEvent::Datagram { from: NodeId(3), bytes: encode_heartbeat(&beat) });
+    net.run(3000);
+    assert!((1..=3).all(|node| net.members(node) == [1, 2, 3]) && net.fenced.is_empty(), "all go on");
+}
+
 /// The second way: the success comes while the node is there, and it falls silent before we have a lockspace with it.
 #[test]
 fn whoever_was_heard_after_it_was_fenced_is_fenced_again() {
