@@ -74,13 +74,13 @@ fn rebuild(image: &str, losses: impl Iterator<Item = &'static (&'static str, Los
             failures.push(format!("{image}, {what}: the stock tool says {status}"));
         }
         let after = names(&p);
-        // Children of a lost root get names of lost+found; what lies below them keeps its own.
+        // Children of a lost root get names of lost+found, unless their names lie in leaves; what is below keeps its own.
         let missing: Vec<_> = before.difference(&after).collect();
         let allowed = if *what == "root" { 10 } else { 0 };
         if missing.len() > allowed {
             failures.push(format!("{image}, {what}: lost {missing:?}"));
         }
-        if *what == "root" && !after.iter().any(|n| n.starts_with("lost_dir_")) {
+        if *what == "root" && !missing.is_empty() && !after.iter().any(|n| n.starts_with("lost_dir_")) {
             failures.push(format!("{image}, {what}: no lost_dir_N in {after:?}"));
         }
     }
