@@ -1,7 +1,8 @@
 //! Damage at scale: images with one to five faults by chance are repaired. Then nothing is found any more, neither by us nor
 //! by the stock tool, every file that no fault touched is what it was, and memory stayed within its bound.
 //!
-//! `GFS2R_IMAGES` sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image.
+//! `GFS2R_IMAGES` sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image,
+//! `GFS2R_BASES=n` takes only the first n volumes.
 //! `side_by_side` (ignored; `make side-by-side`) lets the stock tool repair the same images and prints a table.
 
 mod bases;
@@ -61,7 +62,8 @@ impl Damaged {
 
 /// The image of this seed.
 fn of(seed: u64, bases: &[Base]) -> (&Base, Random) {
-    let base = &bases[(seed % bases.len() as u64) as usize];
+    let count = number("GFS2R_BASES").unwrap_or(u64::MAX).clamp(1, bases.len() as u64);
+    let base = &bases[(seed % count) as usize];
     (base, Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
 }
 
