@@ -148,8 +148,10 @@ fn headers(
             for (block, &addr) in bytes.chunks_exact(bs).zip(run) {
                 match header(&crc, block) {
                     Some(Ok(lh)) => {
-                        check_place(found, (jid, inode), (at, addr), lh);
-                        headers.push(read_head(at, lh));
+                        // One of another place, or of another journal, says nothing about this log.
+                        if in_place(found, (jid, inode), (at, addr), lh) {
+                            headers.push(read_head(at, lh));
+                        }
                     }
                     Some(Err(())) => found.add(addr, inode, IssueKind::JournalHeaderDamaged { jid, at }),
                     None => {}
@@ -171,17 +173,18 @@ fn read_head(at: u32, lh: &LogHeader) -> Head {
     }
 }
 
-fn check_place(found: &mut Findings, (jid, inode): (u32, u64), (at, addr): (u32, u64), lh: &LogHeader) {
+/// True for a header that was written where it lies.
+fn in_place(found: &mut Findings, (jid, inode): (u32, u64), (at, addr): (u32, u64), lh: &LogHeader) -> bool {
     let mut fields = vec![("block", u64::from(lh.blkno.get()), u64::from(at))];
     if lh.crc.get() != 0 {
         // Only the second version has these.
         fields.extend([("address", lh.addr.get(), addr), ("journal", lh.jinode.get(), inode)]);
     }
-    for (field, said, expected) in fields {
-        if said != expected {
-            found.add(addr, inode, IssueKind::JournalHeaderPlace { jid, at, field, found: said, expected });
-        }
+    fields.retain(|(_, said, expected)| said != expected);
+    for &(field, said, expected) in &fields {
+        found.add(addr, inode, IssueKind::JournalHeaderPlace { jid, at, field, found: said, expected });
     }
+    fields.is_empty()
 }
 
 /// Around the ring the sequence rises, except from the head to the oldest header after it.
