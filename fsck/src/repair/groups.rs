@@ -78,10 +78,14 @@ fn listed(disk: &Disk<'_>, dinode: &[u8]) -> Result<Vec<RgrpExtent>, CheckError>
         Err(CheckError::Io { block, error }) => return Err(CheckError::Io { block, error }),
         Err(_) => Vec::new(),
     };
-    let first = SUPERBLOCK_OFFSET.div_ceil(disk.bs.bytes() as u64) + 1;
-    let inside = |e: &RgrpExtent| e.addr.get() >= first && e.data0.get() < disk.blocks;
     let entries = bytes.chunks_exact(96).filter_map(|e| RgrpExtent::check(RindexEntry::view(e), disk.bs).ok());
-    Ok(entries.filter(inside).collect())
+    Ok(entries.filter(|e| is_inside(disk.bs, disk.blocks, e)).collect())
+}
+
+/// True for a group that begins behind the superblock and has some of its data on the device.
+fn is_inside(bs: BlockSize, blocks: u64, extent: &RgrpExtent) -> bool {
+    let first = SUPERBLOCK_OFFSET.div_ceil(bs.bytes() as u64) + 1;
+    extent.addr.get() >= first && extent.data0.get() < blocks
 }
 
 /// What a header says about its own group, if that makes sense.
@@ -112,7 +116,8 @@ fn strayed(bs: BlockSize, addr: u64, header: &RgrpHeader) -> Option<RgrpExtent> 
 /// Chooses among what rindex and the headers say, the best supported first; what overlaps is dropped.
 fn choose(bs: BlockSize, blocks: u64, said: &[RgrpExtent], headers: &Headers) -> Vec<RgrpExtent> {
     let by_header: Vec<RgrpExtent> = headers.iter().filter_map(|(&addr, h)| own(bs, addr, h)).collect();
-    let strayed: Vec<RgrpExtent> = headers.iter().filter_map(|(&addr, h)| strayed(bs, addr, h)).collect();
+    let strayed: Vec<RgrpExtent> =
+        headers.iter().filter_map(|(&addr, h)| strayed(bs, addr, h)).filter(|e| is_inside(bs, blocks, e)).collect();
     let both = said.iter().filter(|e| by_header.contains(e));
     let with_header = said.iter().filter(|e| {
         let addr = e.addr.get();

@@ -118,8 +118,15 @@ pub(crate) const JOURNALS: &[Case] = &[
         p.edit(blocks[head + 1], |b| *b.last_mut().expect("not empty") = 1);
     }),
     ("journal-header-place", F4, |p| {
+        // One that was written for another journal, in a block that no header needs.
         let (head, blocks) = p.head(1);
-        p.log_header(blocks[head], |lh| lh.jinode.set(1));
+        p.edit(blocks[head + 3], |b| b.copy_from_slice(&p.read(blocks[head])));
+        p.log_header(blocks[head + 3], |lh| {
+            lh.blkno.set(head as u32 + 3);
+            lh.addr.set(blocks[head + 3]);
+            lh.sequence.set(lh.sequence.get() + 100);
+            lh.jinode.set(1);
+        });
     }),
     ("journal-replayed", F4, |p| p.log(1, &[(p.addr("/a/hello"), p.read(p.addr("/a/hello")))])),
     ("journal-tail", D4, |p| {
