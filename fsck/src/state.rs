@@ -5,6 +5,7 @@ use crate::issue::{IssueKind, Owner};
 use crate::report::{Findings, Stats};
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFMT};
 use gfs2r::format::{DiFlags, MAGIC, MetaHeader, MetaType, OnDisk};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is kept of a dinode.
@@ -54,6 +55,44 @@ pub(crate) struct Entry {
     name_len: u8,
 }
 
+/// Finds inodes by address. They come sorted, as pass 1 visits them; the few that come later lie aside.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    addrs: Vec<u64>,
+    numbers: Vec<u32>,
+    later: HashMap<u64, u32>,
+    /// Where the next look begins: neighbours in a directory are mostly neighbours on the disk.
+    recent: Cell<usize>,
+}
+
+impl Index {
+    /// Notes an address; a second number for it takes the place of the first.
+    pub(crate) fn insert(&mut self, addr: u64, number: u32) {
+        if self.addrs.last().is_none_or(|&last| last < addr) {
+            self.addrs.push(addr);
+            self.numbers.push(number);
+        } else if let Ok(at) = self.addrs.binary_search(&addr) {
+            self.numbers[at] = number;
+        } else {
+            self.later.insert(addr, number);
+        }
+    }
+    pub(crate) fn get(&self, addr: &u64) -> Option<&u32> {
+        let next = self.recent.get().saturating_add(1);
+        let at = if self.addrs.get(next) == Some(addr) { Ok(next) } else { self.addrs.binary_search(addr) };
+        match at {
+            Ok(at) => {
+                self.recent.set(at);
+                self.numbers.get(at)
+            }
+            Err(_) => self.later.get(addr),
+        }
+    }
+    pub(crate) fn contains_key(&self, addr: &u64) -> bool {
+        self.get(addr).is_some()
+    }
+}
+
 /// Blocks claimed more than once, and who claims them.
 pub(crate) type Duplicates = BTreeMap<u64, Vec<Owner>>;
 
@@ -69,7 +108,7 @@ pub(crate) struct State {
     pub(crate) root: u64,
     pub(crate) inodes: Vec<Inode>,
     /// Address to index into `inodes`.
-    pub(crate) index: HashMap<u64, u32>,
+    pub(crate) index: Index,
     pub(crate) entries: Vec<Entry>,
     pub(crate) names: Vec<u8>,
     /// Blocks that the bitmap calls dinodes and that are none, with the type found.
@@ -156,4 +195,20 @@ impl State {
 /// A name for people.
 pub(crate) fn lossy(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_takes_any_order() {
+        let mut index = Index::default();
+        for (number, addr) in (0..).zip([10, 20, 30, 15, 40, 20]) {
+            index.insert(addr, number);
+        }
+        let found = [10, 15, 20, 30, 40, 15, 12].map(|addr| index.get(&addr).copied());
+        assert_eq!(found, [Some(0), Some(3), Some(5), Some(2), Some(4), Some(3), None]);
+        assert!(index.contains_key(&40) && !index.contains_key(&41));
+    }
 }
