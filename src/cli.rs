@@ -4,11 +4,17 @@ mod demo;
 mod df;
 mod dlm;
 mod glocks;
+mod grow;
 mod image;
+mod jadd;
 mod quota;
+mod read;
+mod savemeta;
 mod status;
+mod stock;
 mod table;
 mod top;
+mod tune;
 
 use crate::mount::{Mounted, VERSION};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -50,7 +56,16 @@ enum Command {
     Top(top::Arguments),
     Freeze(Freeze),
     Thaw(Thaw),
+    Grow(grow::Arguments),
+    Jadd(jadd::Arguments),
+    Tune(tune::Arguments),
     Dump(image::Arguments),
+    Ls(read::Ls),
+    Cat(read::Cat),
+    Cp(read::Cp),
+    Tar(read::Tar),
+    Savemeta(savemeta::Save),
+    Restoremeta(savemeta::Restore),
     Demo(demo::Arguments),
 }
 
@@ -78,6 +93,9 @@ type Outcome = Result<ExitCode, String>;
 
 /// `gfs2r`.
 pub fn main() -> ExitCode {
+    if let Some(code) = stock::dispatch() {
+        return code;
+    }
     if let Some(code) = gfs2r_manual::on_request(Cli::command) {
         return code;
     }
@@ -91,7 +109,16 @@ pub fn main() -> ExitCode {
         Command::Top(a) => ("top", top::run(a)),
         Command::Freeze(a) => ("freeze", freeze(a)),
         Command::Thaw(a) => ("thaw", about(&a.mount, Mounted::find(&a.mount).and_then(|m| m.ask("thaw"))).map(done)),
+        Command::Grow(a) => ("grow", grow::run(a)),
+        Command::Jadd(a) => ("jadd", jadd::run(a)),
+        Command::Tune(a) => ("tune", tune::run(a)),
         Command::Dump(a) => ("dump", image::run(a)),
+        Command::Ls(a) => ("ls", read::ls(a)),
+        Command::Cat(a) => ("cat", read::cat(a)),
+        Command::Cp(a) => ("cp", read::cp(a)),
+        Command::Tar(a) => ("tar", read::tar(a)),
+        Command::Savemeta(a) => ("savemeta", savemeta::run_save(a)),
+        Command::Restoremeta(a) => ("restoremeta", savemeta::run_restore(a)),
         Command::Demo(a) => ("demo", demo::run(a)),
     };
     outcome.unwrap_or_else(|why| {

@@ -36,6 +36,10 @@ use std::sync::Arc;
 pub trait BlockDevice: Send + Sync {
     /// Bytes.
     fn size(&self) -> u64;
+    /// Bytes, after asking again: a device may grow while it is in use.
+    fn refresh_size(&self) -> io::Result<u64> {
+        Ok(self.size())
+    }
     /// Offsets and lengths of every request are multiples of this (512 to 4096).
     fn alignment(&self) -> usize {
         512
@@ -72,6 +76,9 @@ pub trait BlockDevice: Send + Sync {
 impl<T: BlockDevice + ?Sized> BlockDevice for Arc<T> {
     fn size(&self) -> u64 {
         (**self).size()
+    }
+    fn refresh_size(&self) -> io::Result<u64> {
+        (**self).refresh_size()
     }
     fn alignment(&self) -> usize {
         (**self).alignment()

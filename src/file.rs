@@ -28,7 +28,7 @@ pub(crate) mod piece;
 mod punch;
 mod stuffed;
 
-pub use allocate::{allocate, allocate_cost, zero_range};
+pub use allocate::{Contents, allocate, allocate_cost, fill, zero_range};
 pub use data::journaled_block;
 pub use grow::{GrowCost, grow_cost, map_for_write, unstuff};
 pub use io::{Seek, fdatasync, fsync, read, seek, write, write_cost, write_undated};

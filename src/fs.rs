@@ -201,6 +201,19 @@ impl Fs {
         self.quota.as_ref()
     }
 
+    /// The counters.
+    pub fn statfs(&self) -> &Arc<Statfs> {
+        &self.statfs
+    }
+
+    /// Whether the volume as a whole may be changed now: waits while it is frozen. `ReadOnly`.
+    pub fn may_change(&self) -> Result<()> {
+        if self.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        self.gate.pass()
+    }
+
     /// What df shows.
     pub fn space(&self) -> Space {
         let (total, free, dinodes) = self.statfs.totals();

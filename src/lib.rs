@@ -36,6 +36,8 @@ pub mod fs;
 
 pub mod volume;
 
+pub mod admin;
+
 #[cfg(any(feature = "mount", feature = "simulated"))]
 pub mod cluster;
 

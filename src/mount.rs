@@ -37,7 +37,8 @@ mod umount;
 mod watch;
 
 pub use cli::{mount_main, mount_on, umount_main};
-pub use client::Mounted;
+pub use client::{Mounted, words};
+pub use control::growth_json;
 pub use options::{MountOptions, OptionError, bytes};
 pub use plan::Front;
 

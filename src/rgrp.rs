@@ -50,8 +50,10 @@ use crate::format::rgrp::RgrpExtent;
 use crate::glock::{Glock, GlockTable, LockManager};
 use crate::ids::{BlkState, BlockAddr, Jid};
 use crate::journal::{Journal, Transaction};
+use crate::sync::{Mutex, about_to_wait};
 use index::Index;
 use protect::RgrpContext;
+use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -107,6 +109,13 @@ pub struct Rgrps {
     shared: bool,
     reclaimer: OnceLock<Reclaimer>,
     rereader: OnceLock<Rereader>,
+    /// Held by whoever reads the rindex again.
+    rereading: Mutex<()>,
+}
+
+thread_local! {
+    /// This thread is reading an rindex.
+    static READS_INDEX: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Rgrps {
@@ -127,7 +136,18 @@ impl Rgrps {
         let table = GlockTable::new(manager, KEPT);
         table.set_context(&cx);
         let (njournals, reclaimer, rereader) = (njournals.max(1), OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Self { ledger, cx, table, jid, njournals, discard, shared, reclaimer, rereader }))
+        Ok(Arc::new(Self {
+            ledger,
+            cx,
+            table,
+            jid,
+            njournals,
+            discard,
+            shared,
+            reclaimer,
+            rereader,
+            rereading: Mutex::default(),
+        }))
     }
 
     /// Number of rgrps.
@@ -187,13 +207,38 @@ impl Rgrps {
         self.cx.index.grow(extents)
     }
 
-    /// Reads the rindex again if it may have grown.
+    /// Reads the rindex again if it may have grown. Whoever comes while somebody reads it waits: what he looks for may be new.
     fn reread(&self) -> Result<()> {
         let Some(reread) = self.rereader.get() else { return Ok(()) };
-        if self.cx.index.take_stale() {
-            reread().inspect_err(|_| self.cx.index.set_stale())?;
+        // Reading it leads here too, if its own blocks are not known yet.
+        if !self.cx.index.is_stale() || READS_INDEX.get() {
+            return Ok(());
         }
-        Ok(())
+        self.refresh_index(|| if self.cx.index.is_stale() { reread() } else { Ok(()) })
+    }
+
+    /// Runs `read`, which takes the rindex's lock, reads it and tells [`Rgrps::grow`]; one thread at a time does. As long as that
+    /// lock is held afterwards, nothing here asks for it.
+    pub fn refresh_index<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        struct Over;
+        impl Drop for Over {
+            fn drop(&mut self) {
+                READS_INDEX.set(false);
+            }
+        }
+        let _one_at_a_time = match self.rereading.try_lock() {
+            Some(alone) => alone,
+            None => {
+                about_to_wait()?;
+                self.rereading.lock()
+            }
+        };
+        READS_INDEX.set(true);
+        let _over = Over;
+        let as_of = self.cx.index.lost();
+        let result = read()?;
+        self.cx.index.set_known(as_of);
+        Ok(result)
     }
 
     /// Gives up all locks, when the volume is closed; how many could not be in this time.

@@ -9,7 +9,7 @@ mod layout;
 mod opened;
 mod recovery;
 
-pub use layout::Layout;
+pub use layout::{Layout, rgrps_of};
 
 use crate::cache::Cache;
 use crate::clock::Clock;

@@ -15,6 +15,8 @@ mod checker;
 mod disk;
 #[path = "cluster/fence.rs"]
 mod fence;
+#[path = "cluster/grow.rs"]
+mod grow;
 #[path = "coherence/hall.rs"]
 mod hall;
 #[path = "cluster/history.rs"]
@@ -105,6 +107,31 @@ fn with_all_faults() {
 #[test]
 fn with_faults() {
     series(cluster, number("SECONDS", 25), &[Fault::Kill, Fault::Pause, Fault::Cut, Fault::Leave, Fault::Freeze]);
+}
+
+/// The volume becomes larger and gets a journal while all nodes work.
+#[test]
+fn while_it_grows() {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(missing) = lab::lacks() {
+        eprintln!("SKIPPED: it needs {missing}. NOTHING WAS TESTED.");
+        return;
+    }
+    let plan = Plan {
+        number: 0,
+        seed: seed(),
+        length: Duration::from_secs(number("SECONDS", 12).clamp(6, 60)),
+        most: u64::MAX,
+        faults: &[],
+        power_loss: false,
+    };
+    finish(&mut cluster().expect("a lab"), |lab| {
+        let everyone: Vec<usize> = (0..lab.nodes.len()).collect();
+        match lab.mount(&everyone) {
+            Ok(()) => grow::run(lab, plan),
+            Err(e) => vec![e],
+        }
+    });
 }
 
 /// `scripts/programs-cluster`, the short form.

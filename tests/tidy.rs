@@ -26,12 +26,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("statfs", &["quota", "inode", "rgrp", "journal", "cache", "format"]),
     ("fs", &["dir", "xattr", "quota", "statfs", "file", "inode", "rgrp", "journal", "cache", "glock", "format"]),
     ("volume", &["fs", "quota", "statfs", "inode", "rgrp", "journal", "cache", "glock", "format", "device"]),
+    (
+        "admin",
+        &[
+            "volume", "fs", "quota", "statfs", "dir", "xattr", "file", "inode", "rgrp", "journal", "cache", "glock",
+            "format", "device",
+        ],
+    ),
     // Beside fs, not below it; and the crate lockclient.
     ("cluster", &["glock", "journal"]),
-    ("dump", &["volume", "format", "device", "journal"]),
+    ("dump", &["admin", "volume", "format", "device", "journal"]),
     ("fuse", &["fs", "inode", "glock", "format", "file", "device"]),
-    ("mount", &["fuse", "cluster", "glock", "volume", "fs", "quota", "device", "format"]),
-    ("cli", &["dump", "mount", "volume", "fs", "quota", "device", "format"]),
+    ("mount", &["fuse", "cluster", "admin", "glock", "volume", "fs", "quota", "device", "format"]),
+    ("cli", &["dump", "mount", "admin", "volume", "fs", "quota", "device", "format"]),
 ];
 
 /// Files that may name a crate that only one place is allowed to know.

@@ -86,6 +86,9 @@ pub(crate) struct Member {
     pub(crate) slot: Option<u16>,
     /// The slot it had in the last round that was completed, 0 none.
     pub(crate) slot_before: u16,
+    /// The slot it was given last, 0 for none. The lowest member forgets `slot` while it asks for it; should the member die just
+    /// then, its death must be told all the same.
+    pub(crate) slot_given: u16,
     pub(crate) generation: u32,
 }
 

@@ -78,12 +78,8 @@ impl Wish {
             let alignment = Alignment { base: width / bs, offset: unit / bs };
             return Ok((!self.extended.no_align && width > 0).then_some(alignment));
         }
-        let Some(t) = topology.filter(|_| !self.extended.no_align) else { return Ok(None) };
-        let striped = t.optimal_io > t.physical
-            && t.minimum_io > t.physical
-            && t.optimal_io % t.minimum_io == 0
-            && t.minimum_io >= bs;
-        Ok(striped.then(|| Alignment { base: t.optimal_io / bs, offset: t.minimum_io / bs }))
+        let topology = topology.filter(|_| !self.extended.no_align);
+        Ok(topology.and_then(|t| Alignment::of_device(t, self.options.block_size)))
     }
 }
 

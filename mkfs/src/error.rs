@@ -1,17 +1,13 @@
 //! Why no filesystem was made.
 
+use gfs2r::admin::geometry::GeometryError;
 use std::fmt;
 
 /// Why no filesystem was made.
 #[derive(Debug)]
 pub enum Error {
-    /// The device is too small for what was asked.
-    WillNotFit {
-        /// Journals asked for.
-        journals: u64,
-        /// Largest journal that so many journals could have, when that was the reason.
-        max_journal_mib: Option<u64>,
-    },
+    /// There is no layout for what was asked.
+    Geometry(GeometryError),
     /// The size asked for passes the end of the device.
     BiggerThanDevice {
         /// Bytes of the device.
@@ -28,26 +24,21 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn will_not_fit() -> Self {
-        Self::WillNotFit { journals: 0, max_journal_mib: None }
-    }
     pub(crate) fn device(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |e| Self::Device(what, e)
+    }
+}
+
+impl From<GeometryError> for Error {
+    fn from(e: GeometryError) -> Self {
+        Self::Geometry(e)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WillNotFit { journals, max_journal_mib } => {
-                f.write_str("gfs2 will not fit on this device.")?;
-                match max_journal_mib {
-                    Some(max) if *max >= 8 => {
-                        write!(f, "\nMaximum size for {journals} journals on this device is {max}MB.")
-                    }
-                    _ => Ok(()),
-                }
-            }
+            Self::Geometry(e) => e.fmt(f),
             Self::BiggerThanDevice { bytes, blocks } => {
                 let gib = crate::report::gib(*bytes);
                 write!(f, "Specified size is bigger than the device.\nDevice size: {gib:.2} GB ({blocks} blocks)")

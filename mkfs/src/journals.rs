@@ -1,18 +1,15 @@
 //! The journals (ondisk.md 2.7): a dinode, its indirect blocks level by level, then a log header in every block.
 //!
-//! Sequence numbers start somewhere by chance and wrap to 0, so exactly one block carries the highest: the head of a clean
-//! log. A journal is up to 1 GiB of headers, so making one must be cheap: all but 120 bytes of a header's block are zero,
-//! and what zeros do to a CRC is linear, so four table look-ups stand for them.
+//! The headers are [`CleanLog`]'s.
 
 use crate::Options;
 use crate::geometry::Layout;
 use crate::system::Inode;
-use gfs2r::format::checksum::{crc32, crc32c_raw};
+use gfs2r::admin::fresh::CleanLog;
 use gfs2r::format::dinode::mode::S_IFREG;
 use gfs2r::format::header::MetaType;
-use gfs2r::format::log::{LH_UNMOUNT, LH_USERSPACE};
 use gfs2r::format::rgrp::RgrpExtent;
-use gfs2r::format::{DiFlags, LogHeader, MetaHeader, OnDisk, put_pointer};
+use gfs2r::format::{DiFlags, MetaHeader, put_pointer};
 use gfs2r::ids::{BlockAddr, BlockSize, FormalIno, Inum};
 
 /// A journal as it will be written: `blocks()` blocks from the first data block of its resource group.
@@ -26,9 +23,7 @@ pub(crate) struct Journal {
     levels: Vec<u64>,
     /// Log blocks.
     data: u64,
-    /// Sequence number of log block 0.
-    start: u64,
-    zeros: Zeros,
+    log: CleanLog,
 }
 
 impl Journal {
@@ -56,8 +51,7 @@ impl Journal {
             dinode: inode.into_block(),
             levels,
             data,
-            start: options.journal_start(j, data),
-            zeros: Zeros::new(bs.bytes() - size_of::<LogHeader>()),
+            log: CleanLog::new(bs, data, options.journal_start(j, data), inum.addr),
         };
         let below = journal.level_start(0);
         let count = journal.levels.first().copied().unwrap_or(data);
@@ -83,7 +77,7 @@ impl Journal {
             }
             n -= count;
         }
-        self.fill_header(n, block);
+        self.log.fill(n, self.level_start(self.levels.len()).saturating_add(n), block);
     }
 
     /// Address of the first block of an indirect level, or of the log when `level` is past them.
@@ -99,55 +93,13 @@ impl Journal {
             put_pointer(block, 24, (i % per_block) as usize, Some(start.saturating_add(i)));
         }
     }
-    fn fill_header(&self, n: u64, block: &mut [u8]) {
-        MetaHeader::init(block, MetaType::LogHeader);
-        let header = LogHeader::edit(block);
-        header.sequence.set((self.start + n) % self.data);
-        header.flags.set(LH_UNMOUNT | LH_USERSPACE);
-        header.blkno.set(n as u32);
-        header.addr.set(self.level_start(self.levels.len()).get() + n);
-        header.jinode.set(self.inum.addr.get());
-        let hash = crc32(&block[..48]);
-        let crc = self.zeros.after(crc32c_raw(&block[52..size_of::<LogHeader>()]));
-        let header = LogHeader::edit(block);
-        header.hash.set(hash);
-        header.crc.set(crc);
-    }
-}
-
-/// What a number of zero bytes does to a CRC-32C: a linear map of its 32 bits, tabulated byte by byte.
-#[derive(Debug)]
-struct Zeros([[u32; 256]; 4]);
-
-impl Zeros {
-    fn new(count: usize) -> Self {
-        let mut bits = [0u32; 32];
-        for (i, image) in bits.iter_mut().enumerate() {
-            let mut crc = 1u32 << i;
-            for _ in 0..count * 8 {
-                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-            }
-            *image = crc;
-        }
-        let mut tables = [[0; 256]; 4];
-        for (byte, table) in tables.iter_mut().enumerate() {
-            for (value, entry) in table.iter_mut().enumerate() {
-                *entry = (0..8).filter(|bit| value >> bit & 1 == 1).fold(0, |crc, bit| crc ^ bits[8 * byte + bit]);
-            }
-        }
-        Self(tables)
-    }
-    /// The CRC after the zeros.
-    fn after(&self, crc: u32) -> u32 {
-        let bytes = [crc & 0xff, crc >> 8 & 0xff, crc >> 16 & 0xff, crc >> 24];
-        bytes.iter().zip(&self.0).fold(0, |all, (&byte, table)| all ^ table[byte as usize])
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::geometry::{Alignment, Request};
+    use gfs2r::format::{LogHeader, OnDisk};
 
     fn journal(bs: u32, start: u64) -> Journal {
         let options = Options { journal_starts: vec![start], ..Options::small(bs).expect("legal") };

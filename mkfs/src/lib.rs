@@ -21,7 +21,6 @@
 
 mod directory;
 mod error;
-pub mod geometry;
 mod journals;
 mod options;
 mod report;
@@ -30,6 +29,7 @@ mod tree;
 mod write;
 
 pub use error::Error;
+pub use gfs2r::admin::geometry;
 pub use options::Options;
 pub use report::Report;
 pub use system::Created;

@@ -5,6 +5,7 @@ use crate::geometry::Layout;
 use crate::journals::Journal;
 use crate::tree::{self, Block, Tree};
 use crate::{Error, Options};
+use gfs2r::admin::fresh::rindex_entry;
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFREG};
 use gfs2r::format::header::{FORMAT_QUOTA, FORMAT_RINDEX, MetaType};
 use gfs2r::format::rgrp::RgrpExtent;
@@ -314,14 +315,7 @@ impl<'a> Builder<'a> {
         let mut inode = self.file("Resource Index", METADATA)?;
         let mut bytes = Vec::with_capacity(96 * (self.layout.rgrps.len() + 1));
         for rg in &self.layout.rgrps {
-            let mut entry = [0; size_of::<RindexEntry>()];
-            let fields = RindexEntry::edit(&mut entry);
-            fields.addr.set(rg.addr.get());
-            fields.length.set(rg.length);
-            fields.data0.set(rg.data0.get());
-            fields.data.set(rg.data);
-            fields.bitbytes.set(rg.bitbytes);
-            bytes.extend_from_slice(&entry);
+            bytes.extend_from_slice(&rindex_entry(rg));
         }
         inode.edit().size.set(bytes.len() as u64);
         inode.edit().payload_format.set(FORMAT_RINDEX);

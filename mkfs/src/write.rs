@@ -2,9 +2,10 @@
 
 use crate::geometry::Layout;
 use crate::{Error, Plan};
+use gfs2r::admin::fresh::empty_group;
 use gfs2r::device::{AlignedBuf, BlockDevice};
 use gfs2r::format::header::MetaType;
-use gfs2r::format::rgrp::{RGRP_HEADER, RgrpExtent, bitmap_location};
+use gfs2r::format::rgrp::bitmap_location;
 use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
 use gfs2r::format::{MetaHeader, OnDisk, RgrpHeader};
 use gfs2r::ids::{BlkState, BlockAddr, BlockSize};
@@ -185,28 +186,19 @@ fn zero(writer: &mut Writer<'_>, bs: BlockSize, start: u64, end: u64) -> Result<
 /// Header and bitmap of a resource group whose first `used` blocks are in use.
 fn rgrp_blocks(layout: &Layout, i: usize, used: u32, dinodes: &[BlockAddr]) -> AlignedBuf {
     let (bs, rg) = (layout.bs, &layout.rgrps[i]);
-    let mut buf = AlignedBuf::zeroed(rg.length as usize * bs.bytes());
-    for (n, block) in buf.chunks_exact_mut(bs.bytes()).enumerate() {
-        MetaHeader::init(block, if n == 0 { MetaType::Rgrp } else { MetaType::Bitmap });
-    }
+    let next = layout.rgrps.get(i + 1).map(|next| next.addr);
+    let mut buf = empty_group(bs, rg, next);
     for index in 0..used {
         set_state(&mut buf, bs, index, BlkState::Used);
     }
     for index in dinodes.iter().filter_map(|&d| rg.index_of(d)) {
         set_state(&mut buf, bs, index, BlkState::Dinode);
     }
-    let next: Option<&RgrpExtent> = layout.rgrps.get(i + 1);
     let header = RgrpHeader::edit(&mut buf);
     header.free.set(rg.data - used);
     header.dinodes.set(dinodes.len() as u32);
-    // Groups lie in order and are at most 2 GiB long, stripe included.
-    header.skip.set(next.map_or(0, |next| u32::try_from(next.addr.get() - rg.addr.get()).unwrap_or(0)));
-    header.data0.set(rg.data0.get());
-    header.data.set(rg.data);
-    header.bitbytes.set(rg.bitbytes);
     let crc = header.checksum();
     header.crc.set(crc);
-    debug_assert!(size_of::<RgrpHeader>() == RGRP_HEADER);
     buf
 }
 

@@ -26,6 +26,9 @@ impl BlockDevice for Gate {
     fn size(&self) -> u64 {
         self.dev.size()
     }
+    fn refresh_size(&self) -> io::Result<u64> {
+        self.dev.refresh_size()
+    }
     fn alignment(&self) -> usize {
         self.dev.alignment()
     }

@@ -104,13 +104,6 @@ impl FileDevice {
     pub fn is_direct(&self) -> bool {
         self.direct
     }
-    /// Asks the kernel for the size again (a device may grow while in use) and returns it.
-    pub fn refresh_size(&self) -> io::Result<u64> {
-        // Nothing else uses the file's position; the end is the size, of block devices too.
-        let size = (&self.file).seek(SeekFrom::End(0))?;
-        self.size.store(size, Ordering::Relaxed);
-        Ok(size)
-    }
     /// Tells other programs to keep out while this device is open: an advisory flock(2) on the file. `ResourceBusy` when
     /// another holds a lock on it.
     pub fn lock_exclusive(&self) -> io::Result<()> {
@@ -181,6 +174,12 @@ impl FileDevice {
 impl BlockDevice for FileDevice {
     fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
+    }
+    fn refresh_size(&self) -> io::Result<u64> {
+        // Nothing else uses the file's position; the end is the size, of block devices too.
+        let size = (&self.file).seek(SeekFrom::End(0))?;
+        self.size.store(size, Ordering::Relaxed);
+        Ok(size)
     }
     fn alignment(&self) -> usize {
         self.alignment

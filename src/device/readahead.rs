@@ -115,6 +115,10 @@ impl<D: BlockDevice> BlockDevice for ReadAhead<D> {
         self.inner.size()
     }
 
+    fn refresh_size(&self) -> io::Result<u64> {
+        self.inner.refresh_size()
+    }
+
     fn alignment(&self) -> usize {
         self.inner.alignment()
     }

@@ -95,17 +95,65 @@ fn check(inode: &Inode, offset: u64, len: u64) -> Result<u64> {
     offset.checked_add(len).filter(|&end| end <= MAX_SIZE).ok_or(Error::TooBig)
 }
 
+/// What goes into the blocks of a file: the number of the block in the file, its address, its bytes (zeros).
+pub type Contents<'c> = &'c dyn Fn(u64, BlockAddr, &mut [u8]);
+
+/// Gives an ordinary file without blocks its first `blocks` blocks and writes all of them; its size stays as it is. `NotSupported`
+/// on JDATA files. On `NoSpace` what was allocated stays.
+pub fn fill(vol: &Volume, inode: &mut Inode, blocks: u64, contents: Contents<'_>) -> Result<()> {
+    if inode.is_jdata() {
+        return Err(Error::NotSupported);
+    }
+    let (mut at, most) = (0, CHUNK >> vol.bs.shift());
+    while at < blocks {
+        at += allocate_some(vol, inode, at, most.min(blocks - at), &|inode, block, addr, got, batch| {
+            write_blocks(vol, inode, (block, addr, got), batch, contents)
+        })?;
+    }
+    Ok(())
+}
+
+/// Buffers what `contents` says for a run of new blocks (number in the file, address, how many).
+fn write_blocks(
+    vol: &Volume,
+    inode: &Inode,
+    (block, addr, blocks): (u64, BlockAddr, u64),
+    ordered: BatchId,
+    contents: Contents<'_>,
+) -> Result<()> {
+    let most = (PIECE >> vol.bs.shift()) as u64;
+    let mut done = 0;
+    while done < blocks {
+        let n = most.min(blocks - done);
+        let mut piece = AlignedBuf::zeroed(n as usize * vol.bs.bytes());
+        for (i, bytes) in (done..).zip(piece.chunks_exact_mut(vol.bs.bytes())) {
+            contents(block + i, addr.saturating_add(i), bytes);
+        }
+        vol.cache.data().write(inode.lock_name(), addr.saturating_add(done), Arc::new(piece), Some(ordered))?;
+        done += n;
+    }
+    Ok(())
+}
+
 /// Allocates up to `blocks` zeroed blocks of the hole at `at`, in one transaction; returns how many.
 fn fill_hole(vol: &Volume, inode: &mut Inode, at: u64, blocks: u64) -> Result<u64> {
+    allocate_some(vol, inode, at, blocks, &|inode, _, addr, got, batch| zero_blocks(vol, inode, addr, got, Some(batch)))
+}
+
+/// Writes a run of new blocks: the file, the number of the first in it, its address, how many, the batch they are ordered before.
+type WriteRun<'w> = &'w dyn Fn(&Inode, u64, BlockAddr, u64, BatchId) -> Result<()>;
+
+/// Allocates up to `blocks` blocks of the hole at `at`, in one transaction, and has them written; returns how many.
+fn allocate_some(vol: &Volume, inode: &mut Inode, at: u64, blocks: u64, write: WriteRun<'_>) -> Result<u64> {
     let Room { mut space, blocks, reserve } = Room::find(vol, inode, at, blocks)?;
     change(vol, inode, reserve, |tx, inode| {
         let mut done = 0;
         while done < blocks {
-            let block = FileBlock(at.saturating_add(done));
-            let (addr, got, fresh) = map_for_write(vol, tx, &mut space, inode, block, blocks - done)?;
+            let block = at.saturating_add(done);
+            let (addr, got, fresh) = map_for_write(vol, tx, &mut space, inode, FileBlock(block), blocks - done)?;
             // Not fresh: the block that held the stuffed contents until now.
             if fresh {
-                zero_blocks(vol, inode, addr, got, Some(tx.batch()))?;
+                write(inode, block, addr, got, tx.batch())?;
             }
             done += got;
         }

@@ -121,7 +121,7 @@ fn ask_within(socket: &Path, request: &str, within: Option<Duration>) -> io::Res
 }
 
 /// An error without the number that [`io::Error`] adds.
-pub(super) fn words(e: &io::Error) -> String {
+pub fn words(e: &io::Error) -> String {
     let text = e.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),

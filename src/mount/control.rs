@@ -2,6 +2,9 @@
 
 use super::live::Live;
 use super::{dlm, live, remount, rundir, watch};
+use crate::admin::geometry::Alignment;
+use crate::admin::{grow, jadd};
+use crate::device::{FileDevice, OpenMode};
 use crate::quota::Who;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
@@ -93,7 +96,7 @@ fn answer(live: &Live, line: &str) -> Result<Value, String> {
         "top" => Ok(watch::answer(live)),
         "dlm" => dlm::answer(live.dlm.as_ref(), rest),
         "sync" => done(fs.sync()),
-        "freeze" | "thaw" | "remount" => {
+        "freeze" | "thaw" | "remount" | "grow" | "jadd" => {
             let _one_at_a_time = live.changing.lock();
             change(live, request, rest)
         }
@@ -124,8 +127,83 @@ fn change(live: &Live, request: &str, rest: &str) -> Result<Value, String> {
                 result => done(result),
             },
         },
+        "grow" => grown(live, rest),
+        "jadd" => added(live, rest),
         _ => remounted(live, rest).map(|()| Value::Null),
     }
+}
+
+/// Whether the volume as a whole may be changed.
+fn may_change(live: &Live) -> Result<(), String> {
+    match (live.opened.is_read_only(), live.opened.fs.is_frozen()) {
+        (true, _) => Err("mounted read-only".into()),
+        (_, true) => Err("frozen (thaw it first)".into()),
+        _ => Ok(()),
+    }
+}
+
+/// `grow [test] [size=BYTES]`.
+fn grown(live: &Live, rest: &str) -> Result<Value, String> {
+    let mut request = grow::Request::default();
+    for word in rest.split_ascii_whitespace() {
+        match word.split_once('=') {
+            None if word == "test" => request.dry_run = true,
+            Some(("size", bytes)) => {
+                request.device_bytes = Some(bytes.parse().map_err(|_| format!("{word}: not a size"))?)
+            }
+            _ => return Err("test or size=BYTES".into()),
+        }
+    }
+    if !request.dry_run {
+        may_change(live)?;
+    }
+    let fs = &live.opened.fs;
+    let topology = FileDevice::open(&live.source, OpenMode::ReadOnly).ok().and_then(|device| device.topology());
+    let alignment = topology.and_then(|t| Alignment::of_device(&t, fs.volume().bs));
+    request.alignment = alignment.unwrap_or_default();
+    let grown = grow::grow(fs, &request).map_err(|e| e.to_string())?;
+    if !request.dry_run {
+        tracing::info!("{} resource groups more, {} blocks", grown.groups.len(), grown.data_blocks());
+    }
+    Ok(growth_json(&grown, &live.source, Some(&live.target)))
+}
+
+/// What a growth was, for answers and listings.
+pub fn growth_json(grown: &grow::Growth, source: &Path, directory: Option<&Path>) -> Value {
+    let groups: Vec<Value> = grown
+        .groups
+        .iter()
+        .map(|rg| json!({ "addr": rg.addr.get(), "length": rg.length, "data0": rg.data0.get(), "data": rg.data }))
+        .collect();
+    let bs = grown.bs.bytes() as u64;
+    json!({
+        "source": source, "directory": directory, "block_size": bs, "old_blocks": grown.old_blocks,
+        "device_blocks": grown.device_blocks, "data_blocks": grown.data_blocks(),
+        "grows_by_bytes": grown.device_blocks.saturating_sub(grown.old_blocks).saturating_mul(bs),
+        "resource_groups": groups,
+    })
+}
+
+/// `jadd count=N journal=MB quota_change=MB`.
+fn added(live: &Live, rest: &str) -> Result<Value, String> {
+    may_change(live)?;
+    let now = live.opened.fs.volume().clock.now();
+    let seed = now.sec.cast_unsigned() << 30 ^ u64::from(now.nsec);
+    let mut request = jadd::Request { seed, ..jadd::Request::default() };
+    for word in rest.split_ascii_whitespace() {
+        let (name, number) = word.split_once('=').unwrap_or((word, ""));
+        let number = number.parse().map_err(|_| format!("{word}: not a number"))?;
+        match name {
+            "count" => request.count = number,
+            "journal" => request.journal_mib = number,
+            "quota_change" => request.quota_change_mib = number,
+            _ => return Err("count=N, journal=MB or quota_change=MB".into()),
+        }
+    }
+    let jadd::Added { old, new } = jadd::jadd(&live.opened.fs, &request).map_err(|e| e.to_string())?;
+    live.journals.store(new, Ordering::Release);
+    tracing::info!("{new} journals now, {old} before");
+    Ok(json!({ "old_journals": old, "new_journals": new }))
 }
 
 /// `remount ro|rw OPTIONS`.

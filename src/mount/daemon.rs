@@ -278,6 +278,7 @@ fn bring_up(plan: Plan, place: Option<&Arc<Place>>, terms: &Terms<'_>) -> Result
             (opened, Some(joined))
         }
     };
+    let journals = opened.journals.into();
     let opened = Arc::new(opened);
     let mut flags = options.flags;
     flags.set(MountFlags::RDONLY, options.open.read_only);
@@ -301,6 +302,7 @@ fn bring_up(plan: Plan, place: Option<&Arc<Place>>, terms: &Terms<'_>) -> Result
         options: Mutex::new(options),
         atime,
         changing: Mutex::default(),
+        journals,
         dlm: joined.as_ref().and_then(Joined::dlm),
         // A crash may have left some.
         orphans: Arc::new(AtomicBool::new(true)),

@@ -14,7 +14,7 @@ use crate::volume::{Identity, Opened, uuid_text};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What the parts of the daemon share.
 pub(super) struct Live {
@@ -29,6 +29,8 @@ pub(super) struct Live {
     pub(super) dlm: Option<Dlm>,
     /// Held by whoever freezes, thaws or remounts: one after the other.
     pub(super) changing: Mutex<()>,
+    /// How many journals there are, as far as we know: they may become more.
+    pub(super) journals: AtomicU32,
     /// There may be inodes without a name that nobody uses any more.
     pub(super) orphans: Arc<AtomicBool>,
     /// Our part in the cluster, until it is left; none with lock_nolock.
@@ -98,7 +100,7 @@ impl Live {
         json!({
             "directory": self.target, "source": self.source, "state": state, "withdraw_cause": cause,
             "lock_protocol": options.lockproto, "lock_table": options.locktable,
-            "journal": (!vol.journal.is_read_only()).then_some(vol.jid.0), "journals": self.opened.journals, "format": sb.fs_format.get(), "uuid": uuid_text(&sb.uuid),
+            "journal": (!vol.journal.is_read_only()).then_some(vol.jid.0), "journals": self.journals.load(Ordering::Acquire), "format": sb.fs_format.get(), "uuid": uuid_text(&sb.uuid),
             "pid": std::process::id(), "quota": quota, "block_size": block,
             "space": {
                 "total_bytes": space.total.saturating_mul(block), "free_bytes": space.free_bytes(),

@@ -7,11 +7,11 @@ use crate::format::rgrp::RgrpExtent;
 use crate::format::{OnDisk, RindexEntry};
 use crate::ids::{BlockAddr, BlockSize, LockName};
 use crate::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Groups that may be added at least while a volume is mounted.
-const ROOM: usize = 4096;
+const ROOM: usize = 32_768;
 
 /// The resource groups of a volume, ascending, and what is known of each in memory only.
 pub(super) struct Index {
@@ -19,8 +19,9 @@ pub(super) struct Index {
     /// How many of the slots are filled.
     len: AtomicUsize,
     growing: Mutex<()>,
-    /// The rindex may have grown.
-    stale: AtomicBool,
+    /// How often the rindex may have grown behind our back, and as of which time it is known.
+    lost: AtomicU64,
+    known: AtomicU64,
 }
 
 struct Slot {
@@ -37,7 +38,8 @@ impl Index {
             slots: (0..room).map(|_| OnceLock::new()).collect(),
             len: AtomicUsize::new(0),
             growing: Mutex::new(()),
-            stale: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            known: AtomicU64::new(0),
         };
         index.push(&extents);
         index
@@ -72,11 +74,19 @@ impl Index {
     }
     /// The rindex may have grown: somebody looks before the next allocation.
     pub(super) fn set_stale(&self) {
-        self.stale.store(true, Ordering::Release);
+        self.lost.fetch_add(1, Ordering::AcqRel);
     }
-    /// True once after it may have grown.
-    pub(super) fn take_stale(&self) -> bool {
-        self.stale.load(Ordering::Acquire) && self.stale.swap(false, Ordering::AcqRel)
+    /// True when it may have grown since it was read.
+    pub(super) fn is_stale(&self) -> bool {
+        self.lost() != self.known.load(Ordering::Acquire)
+    }
+    /// How often it may have grown: to be asked before it is read.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
+    }
+    /// It was read.
+    pub(super) fn set_known(&self, as_of: u64) {
+        self.known.store(as_of, Ordering::Release);
     }
     fn slot(&self, n: usize) -> &Slot {
         match self.slots.get(n).and_then(OnceLock::get) {

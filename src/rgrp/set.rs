@@ -17,6 +17,11 @@ impl<'r> FreeSet<'r> {
     /// Locks the rgrps of these blocks. A block that is named twice belongs to two owners: corruption.
     pub fn lock(rgrps: &'r Rgrps, mut blocks: Vec<BlockAddr>) -> Result<Self> {
         blocks.sort_unstable();
+        // Of a group that another node has added we learn under the rindex's lock: not while we hold groups, for which that node may
+        // wait. New ones lie behind all others.
+        if let Some(&last) = blocks.last() {
+            rgrps.of(last)?;
+        }
         let reach = 4 * (rgrps.cx.cache.block_size().bytes() as u32 - 128);
         let mut set = Self { places: Vec::new(), blocks: 0, reach };
         let mut before = None;

@@ -78,3 +78,14 @@ impl Layout {
         Ok(bytes)
     }
 }
+
+/// Reads the rindex alone, whatever else of the volume is damaged: the resource groups, ascending.
+pub fn rgrps_of(dev: Arc<dyn BlockDevice>) -> Result<Vec<crate::format::rgrp::RgrpExtent>, OpenError> {
+    let id = Identity::read(&*dev)?;
+    let cache = Cache::new(dev, id.bs, 32 << 20);
+    let locks = Locks::new(Arc::new(Nolock));
+    let boot = Bootstrap { cache: &cache, locks: &locks };
+    let master = BlockAddr::new(id.superblock.master_dir.addr.get()).ok_or(crate::error::Error::Invalid)?;
+    let rindex = boot.must_find(&boot.open(master)?, b"rindex", "master directory without rindex")?;
+    Ok(boot.rindex(&rindex)?)
+}

@@ -97,6 +97,9 @@ impl BlockDevice for Moody {
     fn size(&self) -> u64 {
         self.disk.size()
     }
+    fn refresh_size(&self) -> io::Result<u64> {
+        self.disk.refresh_size()
+    }
     fn alignment(&self) -> usize {
         self.disk.alignment()
     }

@@ -96,7 +96,7 @@ pub struct Lab {
 
 /// A program of ours: of the folder `PROGRAMS` (so that a long run keeps its own), or beside the one that cargo built for
 /// this test.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     match std::env::var_os("PROGRAMS") {
         Some(folder) => Path::new(&folder).join(name),
         None => Path::new(env!("CARGO_BIN_EXE_gfs2r")).with_file_name(name),

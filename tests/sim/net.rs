@@ -2,6 +2,7 @@
 //! between two nodes and nothing else; a membership that stops everyone before it starts anyone, and starts nobody before a dead
 //! node was fenced; and, for each node, the thread that tells its client.
 
+use crate::callback::Callback;
 use gfs2r::cluster::{Service, Space};
 use gfs2r::sync::simulated::{note, random};
 use gfs2r::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
@@ -17,18 +18,6 @@ use lockclient::status::Refusal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-
-enum Callback {
-    Completed(u64, Completion),
-    Blocking(u64, LockId, Mode),
-    Refused(u64, Refusal),
-    Prepare,
-    SlotFailed(Slot),
-    Recovered(Vec<Slot>, u16, u32),
-    /// Everything before it has been told: the lockspace has stopped for this change.
-    Stopped(usize),
-    Expelled,
-}
 
 struct Member {
     engine: Engine,
@@ -359,6 +348,7 @@ impl Net {
                 Some(callback) => {
                     member.telling = true;
                     drop(state);
+                    note(callback.kind(), || format!("{id} is told of {}", callback.word()));
                     match callback {
                         Callback::Completed(token, completion) => client.completed(token, completion),
                         Callback::Blocking(token, lock, mode) => client.blocking(token, lock, mode),

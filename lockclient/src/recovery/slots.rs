@@ -21,6 +21,9 @@ impl Engine {
     pub(crate) fn note_slot(&mut self, from: NodeId, config: &RcomConfig) {
         if let Some(member) = self.recovery.members.iter_mut().find(|m| m.node == from) {
             (member.slot, member.generation) = (Some(config.our_slot), config.generation);
+            if config.our_slot != 0 {
+                member.slot_given = config.our_slot;
+            }
         }
     }
 
@@ -72,6 +75,7 @@ impl Engine {
         for slot in &slots {
             if let Some(member) = recovery.members.iter_mut().find(|m| m.node == slot.node) {
                 (member.slot, member.generation) = (Some(slot.slot), generation);
+                member.slot_given = slot.slot;
             }
             if slot.node == node {
                 recovery.our_slot = slot.slot;

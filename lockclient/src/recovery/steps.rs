@@ -66,7 +66,7 @@ impl Engine {
             self.emit(Effect::MemberRemoved(member.node));
             let here = start.cluster.contains(&(member.node, member.incarnation));
             // Who is still in the cluster has left the lockspace in order: nothing of its own is in doubt.
-            if let (false, Some(slot @ 1..)) = (here, member.slot) {
+            if let (false, slot @ 1..) = (here, member.slot_given) {
                 self.emit(Effect::SlotFailed(Slot { node: member.node, slot }));
             }
             self.forget_node(member.node);
@@ -83,6 +83,7 @@ impl Engine {
                 incarnation: new.incarnation,
                 slot: None,
                 slot_before: 0,
+                slot_given: 0,
                 generation: 0,
             };
             self.recovery.members.push(member);

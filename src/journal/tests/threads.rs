@@ -3,11 +3,13 @@
 use super::crash::seeds;
 use super::model::Model;
 use super::rig::*;
-use crate::device::{AlignedBuf, CrashMode, SimDevice};
+use crate::device::{AlignedBuf, BlockDevice, CrashMode, SimDevice};
 use crate::format::{MetaType, put_u64};
 use crate::ids::{BatchId, BlockSize};
+use crate::journal::ail::Place;
 use crate::journal::{FlushReason, Reserve};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 const THREADS: u64 = 4;
 
@@ -127,4 +129,91 @@ fn the_background_thread_commits_and_ends() {
     drop(journal);
     // Ended threads hold nothing.
     assert_eq!(Arc::strong_count(&cache), 1);
+}
+
+/// A device on which writes of one place stand still until they are let go.
+struct Held {
+    dev: Arc<SimDevice>,
+    offset: u64,
+    gate: Mutex<Gate>,
+    bell: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Closed,
+    /// A write stands before it.
+    Reached,
+    Open,
+}
+
+impl Held {
+    fn is(&self, gate: Gate) -> bool {
+        *self.gate.lock().expect("no panic") == gate
+    }
+    fn turn(&self, to: Gate) {
+        *self.gate.lock().expect("no panic") = to;
+        self.bell.notify_all();
+    }
+    fn wait_for(&self, gate: Gate) {
+        let turned = self.bell.wait_while(self.gate.lock().expect("no panic"), |g| *g != gate);
+        drop(turned.expect("no panic"));
+    }
+}
+
+impl BlockDevice for Held {
+    fn size(&self) -> u64 {
+        self.dev.size()
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.dev.read(offset, buf)
+    }
+    fn write(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
+        if (offset..offset + buf.len() as u64).contains(&self.offset) && self.is(Gate::Closed) {
+            self.turn(Gate::Reached);
+            self.wait_for(Gate::Open);
+        }
+        self.dev.write(offset, buf)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.dev.flush()
+    }
+    fn discard(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.dev.discard(offset, len)
+    }
+}
+
+/// Write-back that nobody asked for on behalf of a lock (timer, full log, freeze) is in the midst of writing its block in place
+/// when the lock is wanted elsewhere: it must not be given up before that write has ended, or what the next holder writes would
+/// be overwritten.
+#[test]
+fn a_lock_is_not_given_up_while_somebody_else_writes_its_block_in_place() {
+    let bs = BlockSize::new(4096).expect("legal");
+    let dev = Arc::new(SimDevice::new(fresh_disk(bs)));
+    let offset = FIRST << bs.shift();
+    let held = Arc::new(Held { dev: dev.clone(), offset, gate: Mutex::new(Gate::Open), bell: Condvar::new() });
+    let rig = Rig::mount_through(dev, held.clone(), bs, 64, 1 << 20).expect("fresh");
+    let mut tx = rig.journal.begin(Reserve::blocks(2)).expect("room");
+    for n in [FIRST, FIRST + 1] {
+        let b = tx.new_meta(addr(n), owner(n), MetaType::Indirect);
+        tx.edit(&b, |bytes| bytes[40] = 1);
+    }
+    let batch = tx.commit();
+    rig.journal.flush_to(batch, FlushReason::Sync).expect("flushed");
+    held.turn(Gate::Closed);
+    let log = rig.journal.log.as_ref().expect("writable");
+    std::thread::scope(|scope| {
+        scope.spawn(|| rig.journal.write_back(log, Place::Upto(batch)).expect("in place"));
+        held.wait_for(Gate::Reached);
+        scope.spawn(|| {
+            rig.journal.sync_owner(owner(FIRST)).expect("synced");
+            // The next holder writes.
+            rig.dev.write(offset, &[3; 4096]).expect("write");
+        });
+        // Long enough for a lock that is given up too early.
+        std::thread::sleep(Duration::from_millis(100));
+        held.turn(Gate::Open);
+    });
+    assert_eq!(rig.block_on_disk(FIRST), [3; 4096]);
+    assert_eq!(rig.block_on_disk(FIRST + 1)[40], 1);
 }

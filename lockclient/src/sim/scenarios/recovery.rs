@@ -254,6 +254,25 @@ fn s42_a_member_joins_while_another_is_removed() {
 }
 
 #[test]
+fn s42_a_member_dies_while_the_lowest_asks_for_the_slots() {
+    // Wherever the recovery before it was given up: the death is reported once, by everyone who knew it, with its slot.
+    for after in 0..150 {
+        let mut c = busy_cluster();
+        c.join(5);
+        (0..after).for_each(|_| {
+            one_event(&mut c);
+        });
+        c.crash(3);
+        c.settle();
+        for node in [1, 2, 4] {
+            let failed = &c.world.nodes[&NodeId(node)].failed_slots;
+            assert_eq!(failed.iter().filter(|s| s.node == NodeId(3) && s.slot == 3).count(), 1, "{node}: {after}");
+        }
+        c.finish();
+    }
+}
+
+#[test]
 fn s43_s44_leaving_and_coming_back() {
     // A crash is reported once with its slot; a departure is not, though the locks go all the same.
     for crashes in [true, false] {

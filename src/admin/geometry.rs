@@ -1,15 +1,58 @@
-//! Where every resource group and journal goes: pure arithmetic (ondisk.md 2.1 to 2.4).
+//! Where every resource group and journal goes, of a new filesystem and of one that grows: pure arithmetic (ondisk.md 2.1 to 2.4,
+//! 11.1).
 //!
 //! The formulas are the stock tool's, oddities included, so that both tools lay a device out block for block alike.
 //! All numbers are blocks unless their name says otherwise.
 
-use crate::Error;
-use gfs2r::format::rgrp::RgrpExtent;
-use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
-use gfs2r::ids::{BlockAddr, BlockSize};
+use crate::device::Topology;
+use crate::format::rgrp::RgrpExtent;
+use crate::format::superblock::SUPERBLOCK_OFFSET;
+use crate::ids::{BlockAddr, BlockSize};
+use std::fmt;
 
 /// Most resource groups: enough for 32 PiB in groups of 2 GiB. Each costs us, and every node that mounts, memory.
 const RGRPS_MAX: u64 = 1 << 24;
+/// MiB in the largest resource group, and in those that a filesystem grows by.
+const LARGEST_MIB: u64 = 2048;
+
+/// Why there is no layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeometryError {
+    /// The device is too small for what was asked.
+    WillNotFit {
+        /// Journals asked for.
+        journals: u64,
+        /// Largest journal that so many journals could have, when that was the reason.
+        max_journal_mib: Option<u64>,
+    },
+    /// More than 2^24 resource groups.
+    TooManyGroups,
+}
+
+impl GeometryError {
+    fn will_not_fit() -> Self {
+        Self::WillNotFit { journals: 0, max_journal_mib: None }
+    }
+}
+
+impl fmt::Display for GeometryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WillNotFit { journals, max_journal_mib } => {
+                f.write_str("gfs2 will not fit on this device.")?;
+                match max_journal_mib {
+                    Some(max) if *max >= 8 => {
+                        write!(f, "\nMaximum size for {journals} journals on this device is {max}MB.")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::TooManyGroups => f.write_str("Too many resource groups for this device: make them larger (-r)"),
+        }
+    }
+}
+
+impl std::error::Error for GeometryError {}
 
 /// Alignment of resource groups to the stripes of the device, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +64,15 @@ pub struct Alignment {
 }
 
 impl Alignment {
+    /// To the stripes of a device; none where it has none, or such as do not fit (ondisk.md 2.1).
+    pub fn of_device(t: &Topology, bs: BlockSize) -> Option<Self> {
+        let bs = bs.bytes() as u64;
+        let striped = t.optimal_io > t.physical
+            && t.minimum_io > t.physical
+            && t.optimal_io % t.minimum_io == 0
+            && t.minimum_io >= bs;
+        striped.then(|| Self { base: t.optimal_io / bs, offset: t.minimum_io / bs })
+    }
     fn of_len(self, len: u64) -> u64 {
         align(len, self.base).saturating_add(self.offset)
     }
@@ -60,19 +112,19 @@ pub struct Layout {
 
 impl Layout {
     /// Lays out a device. `WillNotFit` when it is too small for what was asked.
-    pub fn plan(request: &Request) -> Result<Self, Error> {
+    pub fn plan(request: &Request) -> Result<Self, GeometryError> {
         let journal_mib = journal_size(request)?;
         let mut layout = Self {
             bs: request.bs,
             device_blocks: request.device_blocks,
             journal_mib,
-            journals: usize::try_from(request.journals).map_err(|_| Error::will_not_fit())?,
+            journals: usize::try_from(request.journals).map_err(|_| GeometryError::will_not_fit())?,
             rgrps: Vec::new(),
         };
         let after_journals = layout.place_journals(request)?;
         layout.place_others(request, after_journals)?;
         if layout.rgrps.len() <= layout.journals {
-            return Err(Error::will_not_fit());
+            return Err(GeometryError::will_not_fit());
         }
         Ok(layout)
     }
@@ -94,45 +146,73 @@ impl Layout {
     }
 
     /// One resource group per journal, just large enough. Returns where the next group may start.
-    fn place_journals(&mut self, request: &Request) -> Result<u64, Error> {
+    fn place_journals(&mut self, request: &Request) -> Result<u64, GeometryError> {
         let bs = request.bs;
         let mut addr = align(self.superblock() + 1, request.alignment.offset);
         let len = request.alignment.of_len(len_for_data(bs, space_for_file(bs, self.journal_mib << 20)));
         for _ in 0..self.journals {
             if addr.saturating_add(len) > request.device_blocks {
-                return Err(Error::will_not_fit());
+                return Err(GeometryError::will_not_fit());
             }
-            self.rgrps.push(split(bs, addr, len).ok_or_else(Error::will_not_fit)?);
+            self.rgrps.push(split(bs, addr, len).ok_or_else(GeometryError::will_not_fit)?);
             addr += len;
         }
         Ok(addr)
     }
     /// The rest of the device in groups of nearly equal size, larger ones first; its last block stays unused.
-    fn place_others(&mut self, request: &Request, start: u64) -> Result<(), Error> {
+    fn place_others(&mut self, request: &Request, start: u64) -> Result<(), GeometryError> {
         let bs = request.bs;
         let blocks_of_mib = |mib: u64| (mib << 20) >> bs.shift();
-        let mut addr = start;
-        let (target, longest) = (blocks_of_mib(request.rgrp_mib), blocks_of_mib(2048));
-        let groups = divide(request.device_blocks - start, target, longest, request.alignment);
-        if groups.iter().map(|(count, _)| count).sum::<u64>() > RGRPS_MAX {
-            return Err(Error::Invalid("Too many resource groups for this device: make them larger (-r)"));
-        }
-        for (count, len) in groups {
-            for _ in 0..count {
-                if addr.saturating_add(len) > request.device_blocks {
-                    return Ok(());
-                }
-                let Some(rgrp) = split(bs, addr, len) else { return Ok(()) };
-                self.rgrps.push(rgrp);
-                addr += len;
-            }
-        }
+        let (target, longest) = (blocks_of_mib(request.rgrp_mib), blocks_of_mib(LARGEST_MIB));
+        self.rgrps.extend(fill(bs, start..request.device_blocks, target, longest, request.alignment)?);
         Ok(())
     }
 }
 
+/// Groups for a range of blocks (ondisk.md 2.4).
+fn fill(
+    bs: BlockSize,
+    space: std::ops::Range<u64>,
+    target: u64,
+    longest: u64,
+    alignment: Alignment,
+) -> Result<Vec<RgrpExtent>, GeometryError> {
+    let (mut addr, mut rgrps) = (space.start, Vec::new());
+    let groups = divide(space.end.saturating_sub(space.start), target, longest, alignment);
+    if groups.iter().map(|(count, _)| count).sum::<u64>() > RGRPS_MAX {
+        return Err(GeometryError::TooManyGroups);
+    }
+    for (count, len) in groups {
+        for _ in 0..count {
+            if addr.saturating_add(len) > space.end {
+                return Ok(rgrps);
+            }
+            let Some(rgrp) = split(bs, addr, len) else { return Ok(rgrps) };
+            rgrps.push(rgrp);
+            addr += len;
+        }
+    }
+    Ok(rgrps)
+}
+
+/// The groups by which a filesystem grows that ends before block `end` when its device has `device_blocks` (ondisk.md 11.1); none
+/// when there is no room for one. One block stays unused before the first, as the stock tool leaves it.
+pub fn growth(
+    bs: BlockSize,
+    end: u64,
+    device_blocks: u64,
+    alignment: Alignment,
+) -> Result<Vec<RgrpExtent>, GeometryError> {
+    let start = align(end.saturating_add(1), alignment.offset);
+    let target = (LARGEST_MIB << 20) >> bs.shift();
+    if start >= device_blocks {
+        return Ok(Vec::new());
+    }
+    fill(bs, start..device_blocks, target, target, alignment)
+}
+
 /// MiB in a journal (ondisk.md 2.2).
-fn journal_size(request: &Request) -> Result<u64, Error> {
+fn journal_size(request: &Request) -> Result<u64, GeometryError> {
     let bs = request.bs;
     if let Some(mib) = request.journal_mib {
         let half = request.device_blocks / 2;
@@ -140,14 +220,14 @@ fn journal_size(request: &Request) -> Result<u64, Error> {
         if wanted.is_none_or(|blocks| blocks > half) {
             // device_blocks * block size is a size in bytes, so it cannot overflow.
             let max_mib = ((half << bs.shift()) / request.journals.max(1)) >> 20;
-            return Err(Error::WillNotFit { journals: request.journals, max_journal_mib: Some(max_mib) });
+            return Err(GeometryError::WillNotFit { journals: request.journals, max_journal_mib: Some(max_mib) });
         }
         return Ok(mib);
     }
     let each = request.device_blocks / request.journals.max(1);
     let least = (8 << 20) >> bs.shift();
     let blocks: u64 = match each {
-        n if n < 2 * least => return Err(Error::will_not_fit()),
+        n if n < 2 * least => return Err(GeometryError::will_not_fit()),
         n if n < 131_072 => least,
         n if n < 524_288 => 4096,
         n if n < 2_097_152 => 8192,
@@ -289,6 +369,23 @@ mod tests {
         assert_eq!(line(&least, 1), [2074, 1, 2075, 2020, 505]);
     }
 
+    /// ondisk.md 11.1.
+    #[test]
+    fn growing_is_the_stock_tools() {
+        let bs = BlockSize::new(4096).expect("legal");
+        let grown = growth(bs, 16383, 40960, Alignment::default()).expect("few");
+        let [rg] = grown[..] else { panic!("{grown:?}") };
+        assert_eq!((rg.addr.get(), rg.length, rg.data0.get(), rg.data, rg.bitbytes), (16384, 2, 16386, 24572, 6143));
+        // Devices of all sizes: what is added lies behind what is there and on the device.
+        for blocks in (16_383..16_500).chain([1 << 20, 1 << 24, (1 << 24) + 1, 1 << 32]) {
+            let mut end = 16384;
+            for rg in growth(bs, 16383, blocks, Alignment { base: 64, offset: 16 }).expect("few") {
+                assert!(rg.addr.get() >= end && rg.end() <= blocks, "{blocks}: {rg:?}");
+                end = rg.end();
+            }
+        }
+    }
+
     #[test]
     fn huge_devices_and_wild_requests_end() {
         let huge = plan(1 << 50, 4096, 3, None, 2048, (0, 0));
@@ -320,7 +417,7 @@ mod tests {
             let layout = plan(bytes, bs, journals, Some(8), rgrp_mib, al);
             let mut end = layout.superblock() + 1;
             for rg in &layout.rgrps {
-                let entry = gfs2r::format::RindexEntry {
+                let entry = crate::format::RindexEntry {
                     addr: rg.addr.get().into(),
                     length: rg.length.into(),
                     pad: 0.into(),
