@@ -1,14 +1,15 @@
-//! fsck.gfs2r beside fsck.gfs2 on a healthy volume, cold cache, in turn: `cargo bench -p gfs2r-fsck --bench check -- [FILES] [--json]`.
+//! fsck.gfs2r beside fsck.gfs2 on a healthy volume, cold cache, in turn: `cargo bench -p gfs2r-fsck --bench check -- [FILES ...]
+//! [--block-size=N] [--keep=DIR] [--json]`.
 //!
 //! The volume is made in `TMPDIR` by our own engine: empty files, one hundred directories. Emptying the page cache needs root;
-//! without it both tools run warm. Peak memory is what the kernel counted (`ru_maxrss` of the child, by /usr/bin/time's way:
-//! VmHWM of the process just before it ends is not to be had, so wait4's figure is taken).
+//! without it both tools run warm. The best time of each and its greatest peak memory (`ru_maxrss`, by /usr/bin/time) count.
+//! With --keep the images stay in DIR and serve again.
 
 use gfs2r::clock::SimClock;
 use gfs2r::device::{FileDevice, OpenMode};
 use gfs2r::fs::{Caller, NewInode};
 use gfs2r::volume::{OpenOptions, open};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,8 +52,9 @@ fn drop_caches() -> bool {
 
 fn run(program: &str, options: &[&str], image: &Path) -> Cost {
     let start = Instant::now();
-    let child = Command::new("/usr/bin/time").args(["-f", "%M", program]).args(options).arg(image);
-    let done = { child }.stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("it runs (needs /usr/bin/time)");
+    let mut child = Command::new("/usr/bin/time");
+    child.args(["-f", "%M", program]).args(options).arg(image);
+    let done = child.stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("it runs (needs /usr/bin/time)");
     let seconds = start.elapsed().as_secs_f64();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{program} {options:?}: {said}");
@@ -61,6 +63,11 @@ fn run(program: &str, options: &[&str], image: &Path) -> Cost {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let keep = arguments.iter().find_map(|a| a.strip_prefix("--keep=")).map(PathBuf::from);
+    let block_sizes: Vec<u32> = match arguments.iter().find_map(|a| a.strip_prefix("--block-size=")) {
+        Some(size) => vec![size.parse().expect("a block size")],
+        None => vec![4096, 1024],
+    };
     let numbers: Vec<u64> = arguments.iter().filter_map(|a| a.parse().ok()).collect();
     let sizes = if numbers.is_empty() { vec![0, 1_000, 100_000, 1_000_000] } else { numbers };
     let json = arguments.iter().any(|a| a == "--json");
@@ -72,10 +79,12 @@ fn main() {
         );
     }
     for files in sizes {
-        for block_size in [4096, 1024] {
+        for &block_size in &block_sizes {
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let image = dir.path().join("volume");
-            make(&image, files, block_size);
+            let image = keep.as_deref().unwrap_or(dir.path()).join(format!("volume-{files}-{block_size}"));
+            if !image.exists() {
+                make(&image, files, block_size);
+            }
             let (mut our, mut stock) = ((f64::MAX, 0), (f64::MAX, 0));
             let mut cold = true;
             for _ in 0..ROUNDS {

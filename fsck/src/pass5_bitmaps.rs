@@ -13,13 +13,14 @@ pub(crate) fn run(st: &mut State) {
     let State { map, found, no_dinodes, .. } = st;
     let mut no_dinodes = no_dinodes.iter().peekable();
     for group in &map.groups {
-        let mut index = 0;
-        while index < group.extent.data {
+        let mut next = 0;
+        while next < group.extent.data {
+            let index = next;
             if index.is_multiple_of(4) && group.is_idle(index) {
-                index += 4;
+                next += 4;
                 continue;
             }
-            let index = std::mem::replace(&mut index, index + 1);
+            next += 1;
             let addr = group.extent.block_at(index).get();
             let (state, kind) = (group.state(index), group.kind(index));
             let wrong = match (kind, state) {

@@ -2,6 +2,7 @@
 
 use crate::blockmap::{BlockKind, BlockMap, Claim};
 use crate::issue::{IssueKind, Owner};
+use crate::quick::Quick;
 use crate::report::{Findings, Stats};
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFMT};
 use gfs2r::format::{DiFlags, MAGIC, MetaHeader, MetaType, OnDisk};
@@ -119,24 +120,34 @@ pub(crate) struct State {
     pub(crate) watch: Option<Duplicates>,
     /// Dinodes found where the bitmap sees none, because an entry names them.
     pub(crate) strays: Vec<u64>,
+    /// Set for the quick check.
+    pub(crate) quick: Option<Quick>,
 }
 
 impl State {
     pub(crate) fn inode(&self, addr: u64) -> Option<&Inode> {
         self.index.get(&addr).map(|&i| &self.inodes[i as usize])
     }
-    pub(crate) fn add_inode(&mut self, inode: Inode) -> u32 {
+    /// Keeps an inode; its place in the list. The quick check keeps few of them.
+    pub(crate) fn add_inode(&mut self, inode: Inode) -> Option<u32> {
+        let inode = self.add_inode_quickly(inode)?;
         // An inode takes a block of the device and a hundred bytes of memory: u32 is not the limit.
         let index = u32::try_from(self.inodes.len()).unwrap_or(u32::MAX);
         self.index.insert(inode.addr, index);
         self.inodes.push(inode);
-        index
+        Some(index)
     }
     pub(crate) fn add_entry(&mut self, parent: u32, block: u64, inum: (u64, u64), kind: u16, name: &[u8]) {
         let name_at = self.names.len();
         self.names.extend_from_slice(name);
         let name_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
         self.entries.push(Entry { parent, block, formal: inum.0, addr: inum.1, kind, name_at, name_len });
+    }
+    /// Forgets the entries that were not settled before.
+    pub(crate) fn forget_entries(&mut self, settled: usize) {
+        let names = self.entries.get(settled).map_or(self.names.len(), |entry| entry.name_at);
+        self.entries.truncate(settled);
+        self.names.truncate(names);
     }
     pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
         &self.names[entry.name_at..entry.name_at + usize::from(entry.name_len)]
@@ -147,6 +158,9 @@ impl State {
 
     /// Claims a block for `inode`. True when it is the inode's alone so far; else it must not be looked into.
     pub(crate) fn claim(&mut self, inode: &mut Inode, from: u64, addr: u64, kind: BlockKind) -> bool {
+        if self.quick.is_some() {
+            return self.claim_quickly(inode, addr, kind);
+        }
         if let Some(owners) = self.watch.as_mut().and_then(|watch| watch.get_mut(&addr)) {
             owners.push(Owner { inode: inode.addr, kind });
         }
