@@ -102,7 +102,8 @@ pub(crate) fn count(bits: &[u8]) -> Counts {
 /// Dinodes in a piece of a bitmap.
 pub(crate) fn dinodes_in(bits: &[u8]) -> u32 {
     let (words, rest) = bits.as_chunks();
-    let words = words.iter().map(|&bytes| u64::from_le_bytes(bytes));
+    // They are counted: the order of the bytes does not matter.
+    let words = words.iter().map(|&bytes| u64::from_ne_bytes(bytes));
     let in_words: u32 = words.map(|word| (word & word >> 1 & 0x5555_5555_5555_5555).count_ones()).sum();
     in_words + rest.iter().map(|&byte| (byte & byte >> 1 & 0x55).count_ones()).sum::<u32>()
 }
