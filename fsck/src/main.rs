@@ -66,6 +66,9 @@ struct Arguments {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    /// With -n: use at most so much memory (bytes, or with K, M or G), and refuse a volume that takes more.
+    #[arg(long, value_name = "SIZE", requires = "no", value_parser = size)]
+    memory: Option<u64>,
     /// Keep what is overwritten in this file, which must not exist.
     #[arg(long, value_name = "FILE", conflicts_with = "no")]
     undo: Option<PathBuf>,
@@ -75,6 +78,18 @@ struct Arguments {
     /// Block device or image file.
     #[arg(required_unless_present = "version")]
     device: Option<PathBuf>,
+}
+
+/// Bytes, from a number with or without a binary unit.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.to_ascii_uppercase().chars().last() {
+        Some('K') => (&text[..text.len() - 1], 10),
+        Some('M') => (&text[..text.len() - 1], 20),
+        Some('G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    number.and_then(|n| n.checked_mul(1 << shift)).ok_or_else(|| "not a size like 500M or 4G".to_string())
 }
 
 fn main() -> ExitCode {
@@ -152,7 +167,7 @@ fn run(arguments: &Arguments) -> io::Result<u8> {
 
 /// Checks without writing. The inner result is that of printing.
 fn look(arguments: &Arguments, device: &FileDevice) -> Result<io::Result<u8>, CheckError> {
-    let report = check(device, &Options { journals: Journals::Overlay, ..Options::default() })?;
+    let report = check(device, &Options { journals: Journals::Overlay, memory: arguments.memory, ..Options::default() })?;
     let code = match (report.complete, report.is_clean()) {
         (false, _) => FAILED,
         (true, false) => UNCORRECTED,
