@@ -11,12 +11,16 @@ mod disk;
 mod history;
 #[path = "sim/log.rs"]
 mod log;
+#[path = "sim/mover.rs"]
+mod mover;
 #[path = "sim/net.rs"]
 mod net;
 #[path = "sim/node.rs"]
 mod node;
 #[allow(dead_code, reason = "each test uses its own part")]
 mod support;
+#[path = "sim/tokens.rs"]
+mod tokens;
 #[path = "sim/world.rs"]
 mod world;
 
