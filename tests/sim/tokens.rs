@@ -224,7 +224,11 @@ impl Tokens {
             return Ok(());
         }
         let all: Vec<String> = token.ops.iter().rev().take(40).map(|op| format!("\n    {op:?}")).collect();
-        Err(format!("token {n} is in two places, or in none; the last that was done first:{}\n    dead {:?}", all.concat(), state.dead))
+        Err(format!(
+            "token {n} is in two places, or in none; the last that was done first:{}\n    dead {:?}",
+            all.concat(),
+            state.dead
+        ))
     }
     /// It did nothing, or only looked.
     pub(crate) fn undone(&self, n: usize, slot: usize) {
