@@ -171,6 +171,8 @@ impl Life {
                 let Some(opened) = opened.upgrade() else { return };
                 if opened.fs.volume().journal.withdrawn().is_some() && !world.net().is_cut_off(id) {
                     world.died(by);
+                    // As the mount does: nobody is answered any more from what others will change.
+                    opened.fs.shut();
                     if cluster.withdraw() == Parting::Unreplayed {
                         world.kill(id, true);
                     }
