@@ -86,7 +86,7 @@ pub(crate) fn run(world: &Arc<World>, id: NodeId) {
                 world.kill(theirs, true);
             }
         };
-        let cable = Cable::new(&world.disk, id.0, fate, world.plan.broken == Some(Broken::Flush), Box::new(dies));
+        let cable = Cable::new(&world.disk, id.0, fate, (world.plan.block_size, world.plan.broken), Box::new(dies));
         world.lives.lock().insert(id, (Arc::clone(&cable), by));
         note(by, || format!("life {by} begins: {fate:?}"));
         Life { world: Arc::clone(world), id, by, cable, may_fail: fate.fails_at.is_some() }.live();

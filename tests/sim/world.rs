@@ -65,6 +65,12 @@ pub(crate) enum Broken {
     Fence,
     /// What a flush of a device confirms is lost when the power goes.
     Flush,
+    /// Some log headers are not written: what was committed with them is not in the log when a lock is given up.
+    Log,
+    /// Some blocks that are no metadata are not written.
+    Data,
+    /// Replays know of no revokes.
+    Revokes,
 }
 
 impl Plan {
