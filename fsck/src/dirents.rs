@@ -62,6 +62,10 @@ impl<'b> Iterator for Dirents<'b> {
             }
             let inum = (dirent.inum.formal.get(), dirent.inum.addr.get());
             if inum.0 == 0 || inum.1 == 0 {
+                // A stale name must fit as well: the stock tools take the block for corrupt otherwise.
+                if DIRENT_SIZE + name_len > rec_len {
+                    return self.broken("name length does not fit its unused record");
+                }
                 self.at += rec_len;
                 if at == self.start {
                     continue;
@@ -102,6 +106,16 @@ mod tests {
         put(&mut block, 152, 48, 0, b"seven");
         let faults: Vec<_> = Dirents::new(&block, 104).filter_map(Result::err).collect();
         assert_eq!(faults, [RecordFault::Sentinel { offset: 152 }]);
+    }
+
+    #[test]
+    fn an_unused_record_has_room_for_its_name() {
+        let mut block = vec![0; 512];
+        put(&mut block, 104, 48, 0, b"");
+        put(&mut block, 152, 360, 7, b"seven");
+        Dirent::edit(&mut block[104..]).name_len.set(9);
+        let all: Vec<_> = Dirents::new(&block, 104).collect();
+        assert!(matches!(all[..], [Err(RecordFault::Record { offset: 104, .. })]), "{all:?}");
     }
 
     #[test]

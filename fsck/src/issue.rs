@@ -116,15 +116,18 @@ impl fmt::Display for State {
 }
 
 macro_rules! issues {
-    ($( $(#[$doc:meta])* $severity:ident $code:literal $name:ident { $($field:ident : $ty:ty),* $(,)? } $text:literal )*) => {
+    ($( $(#[doc = $doc:literal])* $severity:ident $code:literal $name:ident { $($field:ident : $ty:ty),* $(,)? } $text:literal )*) => {
         /// Every kind of inconsistency, with what was found and what was expected.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the text of each kind explains its fields")]
         pub enum IssueKind {
-            $( $(#[$doc])* $name { $($field: $ty),* }, )*
+            $( $(#[doc = $doc])* $name { $($field: $ty),* }, )*
         }
         /// Code and severity of every kind.
         pub const CODES: &[(&str, Severity)] = &[ $( ($code, Severity::$severity), )* ];
+        /// Code, severity, what it means and how it reads, of every kind: what gfs2r-fsck-checks(8) is made of.
+        pub const EXPLAINED: &[(&str, Severity, &str, &str)] =
+            &[ $( ($code, Severity::$severity, concat!($($doc),*), $text), )* ];
         impl IssueKind {
             /// The stable name of this kind.
             pub fn code(&self) -> &'static str {

@@ -50,7 +50,7 @@ mod xattr;
 
 pub use blockmap::BlockKind;
 pub use check::check;
-pub use issue::{CODES, Issue, IssueKind, Owner, Owners, Severity, State};
+pub use issue::{CODES, EXPLAINED, Issue, IssueKind, Owner, Owners, Severity, State};
 pub use repair::{Repaired, Talk, UndoDevice, Yes, put_back, repair};
 pub use report::{CheckError, Journals, Options, Report, Stats};
 pub use volume::{TreeEntry, Volume};

@@ -94,7 +94,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 fn main() -> ExitCode {
     if let Some(code) = gfs2r_manual::on_request(<Arguments as clap::CommandFactory>::command) {
-        return code;
+        return program::manual::also(code);
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -1,5 +1,6 @@
 //! The program around the library: questions, answers, what is printed.
 
+pub(crate) mod manual;
 pub(crate) mod print;
 
 use gfs2r_fsck::{Issue, Talk};

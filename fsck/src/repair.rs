@@ -266,7 +266,7 @@ fn rounds(
         if done.rounds == 1 {
             talk.step("Repairing");
         }
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(&issues);
         let mine: Vec<&Issue> = issues.iter().filter(open).filter(|i| stage(&i.kind) == least).collect();
         for issue in mine {
             let silent = matches!(issue.kind, IssueKind::InodeUnlinked { .. });

@@ -84,3 +84,28 @@ fn shared_blocks() {
 fn a_dirty_journal_and_a_fault() {
     matrix("dirty", "dirty.4096", |p| p.dinode("/a/fifo", |di| di.nlink.set(7)));
 }
+
+#[test]
+fn a_lost_superblock() {
+    matrix("superblock", "full.4096", |p| p.edit(65536 / p.bs as u64, |b| b.fill(0)));
+}
+
+#[test]
+fn a_lost_rindex() {
+    matrix("rindex", "full.4096", |p| p.edit(p.addr("<master>/rindex"), |b| b.fill(0)));
+}
+
+#[test]
+fn lost_headers_of_groups() {
+    matrix("groups", "full.1024", |p| p.rindex().iter().for_each(|e| p.edit(e.addr.get(), |b| b.fill(0))));
+}
+
+#[test]
+fn a_lost_journal() {
+    matrix("journal", "full.4096", |p| p.edit(p.addr("<master>/jindex/journal1"), |b| b.fill(0)));
+}
+
+#[test]
+fn a_lost_master() {
+    matrix("master", "full.4096", |p| p.edit(p.addr("<master>"), |b| b.fill(0)));
+}

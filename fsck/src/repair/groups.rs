@@ -51,7 +51,9 @@ pub(crate) fn establish(work: &mut Work<'_>) -> Result<bool, CheckError> {
 
 fn is_named(work: &Work<'_>) -> Result<bool, CheckError> {
     let master = reader::dinode(&work.disk, work.sb.master_dir.addr.get());
-    Ok(matches!(master.and_then(|m| reader::lookup(&work.disk, &m, b"rindex")), Ok(Some(_))))
+    // A name that leads to no dinode is as good as none.
+    let named = master.and_then(|m| reader::lookup(&work.disk, &m, b"rindex"));
+    Ok(matches!(named, Ok(Some(entry)) if reader::dinode(&work.disk, entry.addr).is_ok()))
 }
 
 /// The dinode of rindex: by its name, or by its looks.
@@ -97,9 +99,20 @@ fn own(bs: BlockSize, addr: u64, header: &RgrpHeader) -> Option<RgrpExtent> {
     RgrpExtent::check(&entry, bs).ok()
 }
 
+/// What a header that lies in a wrong place says about the group it belongs to: data and bitmap determine where it begins.
+fn strayed(bs: BlockSize, addr: u64, header: &RgrpHeader) -> Option<RgrpExtent> {
+    if own(bs, addr, header).is_some() || header.bitbytes.get().checked_mul(4) != Some(header.data.get()) {
+        return None;
+    }
+    let (first, more) = (bs.bytes() as u64 - 128, bs.payload() as u64);
+    let length = 1 + u64::from(header.bitbytes.get()).saturating_sub(first).div_ceil(more);
+    own(bs, header.data0.get().checked_sub(length)?, header)
+}
+
 /// Chooses among what rindex and the headers say, the best supported first; what overlaps is dropped.
 fn choose(bs: BlockSize, blocks: u64, said: &[RgrpExtent], headers: &Headers) -> Vec<RgrpExtent> {
     let by_header: Vec<RgrpExtent> = headers.iter().filter_map(|(&addr, h)| own(bs, addr, h)).collect();
+    let strayed: Vec<RgrpExtent> = headers.iter().filter_map(|(&addr, h)| strayed(bs, addr, h)).collect();
     let both = said.iter().filter(|e| by_header.contains(e));
     let with_header = said.iter().filter(|e| {
         let addr = e.addr.get();
@@ -107,7 +120,7 @@ fn choose(bs: BlockSize, blocks: u64, said: &[RgrpExtent], headers: &Headers) ->
     });
     let inside = by_header.iter().filter(|e| e.end() <= blocks);
     let mut chosen: BTreeMap<u64, RgrpExtent> = BTreeMap::new();
-    for extent in both.chain(with_header).chain(inside).chain(said).chain(&by_header) {
+    for extent in both.chain(with_header).chain(inside).chain(said).chain(&by_header).chain(&strayed) {
         let before = chosen.range(..=extent.addr.get()).next_back().is_none_or(|(_, e)| e.end() <= extent.addr.get());
         let after = chosen.range(extent.addr.get()..).next().is_none_or(|(&addr, _)| extent.end() <= addr);
         if before && after {

@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) states: Vec<(u64, BlkState)>,
     pub(crate) turns: BTreeMap<u64, Turns>,
     pub(crate) shared: Vec<(u64, Vec<Owner>)>,
+    /// Blocks that several claim. Whose they are is decided first.
+    pub(crate) contested: BTreeSet<u64>,
     pub(crate) xattrs: BTreeMap<u64, XattrFix>,
     pub(crate) rebuild: BTreeSet<u64>,
     pub(crate) unlink: Vec<Unlink>,
@@ -181,6 +183,8 @@ pub(crate) fn decide(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan
         K::BlockLeaked { count } => {
             plan.states.extend((block..block.saturating_add(*count)).map(|b| (b, BlkState::Free)));
         }
+        // The state follows when it is known whose it is.
+        K::BlockNotAllocated { .. } | K::BlockState { .. } if plan.contested.contains(&block) => {}
         K::BlockNotAllocated { kind } | K::BlockState { kind, .. } => {
             let state = if *kind == BlockKind::Dinode { BlkState::Dinode } else { BlkState::Used };
             plan.states.push((block, state));
@@ -246,6 +250,20 @@ pub(crate) fn decide(st: &State, disk: &Disk<'_>, issue: &Issue, plan: &mut Plan
         _ => return inode::inode_fields(st, disk, issue, plan),
     }
     Ok(true)
+}
+
+impl Plan {
+    /// Nothing to be done yet.
+    pub(crate) fn new(issues: &[Issue]) -> Self {
+        let contested = issues.iter().filter(|i| matches!(i.kind, IssueKind::BlockDoubleOwned { .. }));
+        Self { contested: contested.filter_map(|i| i.block).collect(), ..Self::default() }
+    }
+}
+
+/// True for the files of quota changes.
+pub(crate) fn holds_quota_changes(st: &State, inode: u64) -> bool {
+    st.inode(inode).is_some_and(|i| i.flags.has(DiFlags::SYSTEM))
+        && naming(st, inode).is_some_and(|e| st.name_lossy(&e).starts_with("quota_change"))
 }
 
 /// True while files are missing that others depend on.
@@ -321,6 +339,10 @@ fn block_type(
     let Some(wanted) = MetaType::from_raw(wanted) else { return Ok(false) };
     let bytes = disk.read(block)?;
     if wanted == MetaType::QuotaChange {
+        if plan.contested.contains(&block) {
+            // Whose it is comes first: it may be somebody's data.
+            return Ok(true);
+        }
         plan.edits.push((
             block,
             Box::new(move |b| {

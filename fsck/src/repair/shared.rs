@@ -3,14 +3,15 @@
 
 use crate::blockmap::BlockKind;
 use crate::issue::Owner;
-use crate::repair::plan::Plan;
+use crate::repair::plan::{self, Plan};
 use crate::repair::work::Work;
 use crate::report::CheckError;
 use crate::state::State;
 use gfs2r::format::{Dinode, Leaf, MetaHeader, MetaType, OnDisk};
 
 /// How well a claim is supported by what is in the block.
-fn rank(bytes: &[u8], block: u64, owner: &Owner) -> u8 {
+fn rank(st: &State, bytes: &[u8], block: u64, owner: &Owner) -> u8 {
+    let typed = plan::holds_quota_changes(st, owner.inode);
     let kind = MetaHeader::view_kind(bytes);
     let is = |wanted: MetaType| kind == wanted as u32;
     match owner.kind {
@@ -20,6 +21,8 @@ fn rank(bytes: &[u8], block: u64, owner: &Owner) -> u8 {
         BlockKind::Table if is(MetaType::JournaledData) => 2,
         BlockKind::EaBlock if is(MetaType::EaBlock) => 2,
         BlockKind::EaData if is(MetaType::EaData) => 2,
+        // Only those of quota changes have such blocks, and no other.
+        BlockKind::Data if typed => 3 * u8::from(is(MetaType::QuotaChange)),
         BlockKind::Data | BlockKind::JournaledData => 1,
         _ => 0,
     }
@@ -34,8 +37,8 @@ pub(crate) fn decide(work: &mut Work<'_>, st: &mut State, plan: &mut Plan) -> Re
             continue;
         }
         let bytes = work.disk.read(block)?;
-        let best = owners.iter().map(|o| rank(&bytes, block, o)).max().unwrap_or(0);
-        let Some(keeper) = owners.iter().position(|o| rank(&bytes, block, o) == best) else { continue };
+        let best = owners.iter().map(|o| rank(st, &bytes, block, o)).max().unwrap_or(0);
+        let Some(keeper) = owners.iter().position(|o| rank(st, &bytes, block, o) == best) else { continue };
         for (i, owner) in owners.iter().enumerate().filter(|&(i, _)| i != keeper) {
             let own = owners[i].inode == owners[keeper].inode;
             lose(work, st, plan, block, &bytes, owner, own && owner.kind == owners[keeper].kind);
@@ -53,15 +56,21 @@ fn lose(
     owner: &Owner,
     same_twice: bool,
 ) {
-    let useful = rank(bytes, block, owner) > 0;
+    let useful = rank(st, bytes, block, owner) > 0;
     let is_dir = st.inode(owner.inode).is_some_and(|i| i.is_dir());
     match owner.kind {
         BlockKind::Data | BlockKind::JournaledData | BlockKind::Indirect if !is_dir => {
             let is_data = owner.kind != BlockKind::Indirect;
             let cycle = !is_data && same_twice;
-            let copy = if useful && !cycle { work.allocate(st, owner.kind) } else { None };
+            let empty = !useful && plan::holds_quota_changes(st, owner.inode);
+            let copy = if (useful || empty) && !cycle { work.allocate(st, owner.kind) } else { None };
             if let Some(copy) = copy {
-                work.put(copy, bytes);
+                let mut bytes = bytes.to_vec();
+                if empty {
+                    bytes.fill(0);
+                    MetaHeader::init(&mut bytes, MetaType::QuotaChange);
+                }
+                work.put(copy, &bytes);
             }
             let turn = plan.turns.entry(owner.inode).or_default().entry((block, is_data)).or_default();
             turn.keep_first |= same_twice;

@@ -38,6 +38,7 @@ pub(crate) const DINODES: &[Case] = &[
     ("dinode-flags", F4, |p| p.dinode("/a/hello", |di| di.flags.set(0x1000))),
     ("dinode-flags", F4, |p| p.dinode("/a", |di| di.flags.set(0))),
     ("dinode-goal", F4, |p| p.dinode("/a/hello", |di| di.goal_meta.set(5))),
+    ("dinode-goal", F4, |p| p.dinode("/a/hello", |di| di.goal_meta.set(0))),
     ("dinode-time", F4, |p| p.dinode("/a/hello", |di| di.mtime_nsec.set(1_000_000_000))),
     ("dinode-payload-format", F4, |p| p.dinode("/a/hello", |di| di.payload_format.set(1200))),
     ("dinode-blocks", F4, |p| p.dinode("/a/data", |di| di.blocks.set(di.blocks.get() + 1))),

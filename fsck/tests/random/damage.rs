@@ -36,13 +36,13 @@ pub(crate) fn metadata(plant: &Plant) -> Vec<(u32, Vec<u64>)> {
     kinds.into_iter().collect()
 }
 
-/// One fault. Notes the blocks it hits and says what it was.
+/// One fault. Notes the blocks it hits; says of which kind it was, and what.
 pub(crate) fn fault(
     plant: &mut Plant,
     random: &mut Random,
     kinds: &[(u32, Vec<u64>)],
     hit: &mut BTreeSet<u64>,
-) -> String {
+) -> (&'static str, String) {
     let of = |random: &mut Random| {
         let blocks = &kinds[random.below(kinds.len())].1;
         blocks[random.below(blocks.len())]
@@ -50,32 +50,32 @@ pub(crate) fn fault(
     let (a, b) = (of(random), of(random));
     hit.insert(a);
     let end = plant.bs.min(512);
-    match random.below(11) {
+    match random.below(12) {
         0 | 1 => {
             let n = 1 + random.below(3);
             let places: Vec<usize> = (0..n).map(|_| random.below(8 * end)).collect();
             plant.edit(a, |bytes| places.iter().for_each(|&p| bytes[p / 8] ^= 1 << (p % 8)));
-            format!("bits {places:?} of {a}")
+            ("bits flipped", format!("bits {places:?} of {a}"))
         }
         2 => {
             plant.edit(a, |bytes| bytes.fill(0));
-            format!("{a} zeroed")
+            ("block zeroed", format!("{a} zeroed"))
         }
         3 => {
             let (x, y) = (plant.read(a), plant.read(b));
             plant.write(a, &y);
             plant.write(b, &x);
             hit.insert(b);
-            format!("{a} and {b} swapped")
+            ("blocks swapped", format!("{a} and {b} swapped"))
         }
         4 => {
             plant.write(a, &plant.read(b));
-            format!("{b} copied to {a}")
+            ("block duplicated", format!("{b} copied to {a}"))
         }
         5 => {
             let kind = random.below(16) as u32;
             plant.edit(a, |bytes| MetaHeader::edit(bytes).kind.set(kind));
-            format!("{a} of type {kind}")
+            ("wrong type", format!("{a} of type {kind}"))
         }
         6 | 7 => pointer(plant, random, a, b),
         8 => {
@@ -83,7 +83,7 @@ pub(crate) fn fault(
             let noise = random.next();
             let value = random.pick(&[noise, noise % 20_000, 0, u64::MAX, noise % 256]);
             plant.edit(a, |bytes| put_u64(bytes, at, value));
-            format!("{value:#x} at {at} of {a}")
+            ("wrong number", format!("{value:#x} at {at} of {a}"))
         }
         9 => {
             let (at, len) = (random.below(plant.bs), 1 + random.below(64));
@@ -92,14 +92,15 @@ pub(crate) fn fault(
                 let range = at..(at + len).min(bytes.len());
                 bytes[range].iter_mut().enumerate().for_each(|(i, x)| *x = (noise >> (i % 57)) as u8);
             });
-            format!("noise at {at}+{len} of {a}")
+            ("noise", format!("noise at {at}+{len} of {a}"))
         }
+        10 => ring(plant, random, a, hit),
         _ => rare(plant, random, a, hit),
     }
 }
 
 /// A pointer to somewhere else: another block, itself, the beginning, the end.
-fn pointer(plant: &Plant, random: &mut Random, a: u64, b: u64) -> String {
+fn pointer(plant: &Plant, random: &mut Random, a: u64, b: u64) -> (&'static str, String) {
     let bytes = plant.read(a);
     let blocks = plant.device.size() / plant.bs as u64;
     let places: Vec<usize> = (24..plant.bs - 8)
@@ -110,18 +111,34 @@ fn pointer(plant: &Plant, random: &mut Random, a: u64, b: u64) -> String {
         })
         .collect();
     if places.is_empty() {
-        return format!("no pointer in {a}");
+        return ("none", format!("no pointer in {a}"));
     }
     let at = random.pick(&places);
     let there = get_u64(&bytes, at);
     let noise = random.next();
     let value = random.pick(&[b, a, there + 1, noise % blocks, 3, blocks + 7, noise]);
     plant.edit(a, |bytes| put_u64(bytes, at, value));
-    format!("pointer {value} for {there} at {at} of {a}")
+    ("wrong pointer", format!("pointer {value} for {there} at {at} of {a}"))
+}
+
+/// A ring: a pointer of one block leads to another, whose pointer leads back.
+fn ring(plant: &Plant, random: &mut Random, a: u64, hit: &mut BTreeSet<u64>) -> (&'static str, String) {
+    let bytes = plant.read(a);
+    let blocks = plant.device.size() / plant.bs as u64;
+    let inside = |at: &usize| (17..blocks).contains(&get_u64(&bytes, *at));
+    let places: Vec<usize> = (24..plant.bs - 8).step_by(8).filter(inside).collect();
+    if places.is_empty() {
+        return ("none", format!("no pointer in {a}"));
+    }
+    let at = random.pick(&places);
+    let there = get_u64(&bytes, at);
+    hit.insert(there);
+    plant.edit(there, |other| put_u64(other, at, a));
+    ("cycle", format!("{a} points to {there} and back at {at}"))
 }
 
 /// What does not happen every day: the device is shorter, or the superblock is hit.
-fn rare(plant: &mut Plant, random: &mut Random, a: u64, hit: &mut BTreeSet<u64>) -> String {
+fn rare(plant: &mut Plant, random: &mut Random, a: u64, hit: &mut BTreeSet<u64>) -> (&'static str, String) {
     let bs = plant.bs as u64;
     match random.below(4) {
         0 => {
@@ -132,21 +149,21 @@ fn rare(plant: &mut Plant, random: &mut Random, a: u64, hit: &mut BTreeSet<u64>)
             device.resize(left * bs / 4096 * 4096);
             hit.extend(left * bs / 4096 * 4096 / bs..left);
             plant.device = device;
-            format!("the device ends at {left}")
+            ("device truncated", format!("the device ends at {left}"))
         }
         1 => {
             let (at, noise) = (random.below(0x100), random.next());
             plant.edit(65536 / bs, |bytes| put_u64(bytes, at, noise));
-            format!("noise at {at} of the superblock")
+            ("superblock noise", format!("noise at {at} of the superblock"))
         }
         2 => {
             plant.edit(65536 / bs, |bytes| bytes[..512].fill(0));
-            "superblock zeroed".into()
+            ("superblock zeroed", "superblock zeroed".into())
         }
         _ => {
             let at = random.below(plant.bs);
             plant.edit(a, |bytes| bytes[at] = bytes[at].wrapping_add(1));
-            format!("byte {at} of {a} larger by 1")
+            ("wrong byte", format!("byte {at} of {a} larger by 1"))
         }
     }
 }

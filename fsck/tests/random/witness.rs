@@ -1,6 +1,7 @@
 //! What there was before: every file, its bytes, and the blocks it consists of.
 
 use crate::common::plant::{Plant, volume};
+use gfs2r::device::MemoryDevice;
 use gfs2r::format::{Dinode, EaHeader, Leaf, OnDisk, get_u64};
 use gfs2r_fsck::{Journals, TreeEntry, Volume};
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,8 +109,10 @@ fn attributes(plant: &Plant, di: &Dinode, all: &mut BTreeSet<u64>) {
 }
 
 /// What became of the files that no fault touched: says of each what is missing.
-pub(crate) fn losses(plant: &Plant, files: &[File], hit: &BTreeSet<u64>) -> Vec<String> {
-    let Ok(volume) = Volume::open(&plant.device, Journals::Overlay) else { return vec!["no volume".into()] };
+pub(crate) fn losses(device: &MemoryDevice, files: &[File], hit: &BTreeSet<u64>) -> Vec<(PathBuf, String)> {
+    let Ok(volume) = Volume::open(device, Journals::Overlay) else {
+        return files.iter().map(|f| (f.path.clone(), "no volume".into())).collect();
+    };
     let mut lost = Vec::new();
     for file in files.iter().filter(|f| f.blocks.is_disjoint(hit)) {
         let addr = file.stat.inum.addr.get();
@@ -117,11 +120,11 @@ pub(crate) fn losses(plant: &Plant, files: &[File], hit: &BTreeSet<u64>) -> Vec<
         let now = match volume.stat(addr) {
             Ok(now) if now.inum == file.stat.inum => now,
             Ok(now) => {
-                lost.push(format!("{name} ({addr}) is now {:?}", now.inum));
+                lost.push((file.path.clone(), format!("{name} ({addr}) is now {:?}", now.inum)));
                 continue;
             }
             Err(e) => {
-                lost.push(format!("{name}: {e}"));
+                lost.push((file.path.clone(), format!("{name}: {e}")));
                 continue;
             }
         };
@@ -129,14 +132,25 @@ pub(crate) fn losses(plant: &Plant, files: &[File], hit: &BTreeSet<u64>) -> Vec<
             == (file.stat.mode, file.stat.uid, file.stat.gid, &file.stat.target, &file.stat.xattrs);
         let is_dir = now.mode & 0o170000 == 0o040000;
         if !same || (!is_dir && now.size != file.stat.size) || hash(&volume, &now) != file.hash {
-            lost.push(format!("{name} ({addr}) has changed: {now:?} was {:?}", file.stat));
+            lost.push((file.path.clone(), format!("{name} ({addr}) has changed: {now:?} was {:?}", file.stat)));
         }
         if file.way.is_disjoint(hit) {
             match volume.lookup(&file.path) {
                 Ok(there) if there == addr => {}
-                other => lost.push(format!("{name} ({addr}) has lost its name: {other:?}")),
+                other => lost.push((file.path.clone(), format!("{name} ({addr}) has lost its name: {other:?}"))),
             }
         }
     }
     lost
+}
+
+/// The blocks of all journals, and of the way to them.
+pub(crate) fn journals(plant: &Plant) -> BTreeSet<u64> {
+    let mut all = BTreeSet::from([65536 / plant.bs as u64]);
+    let count = plant.check().stats.journals;
+    let files = (0..count).map(|jid| format!("<master>/jindex/journal{jid}"));
+    for path in files.chain(["<master>".into(), "<master>/jindex".into()]) {
+        all.extend(blocks(plant, plant.addr(&path)));
+    }
+    all
 }
