@@ -167,7 +167,8 @@ fn run(arguments: &Arguments) -> io::Result<u8> {
 
 /// Checks without writing. The inner result is that of printing.
 fn look(arguments: &Arguments, device: &FileDevice) -> Result<io::Result<u8>, CheckError> {
-    let report = check(device, &Options { journals: Journals::Overlay, memory: arguments.memory, ..Options::default() })?;
+    let report =
+        check(device, &Options { journals: Journals::Overlay, memory: arguments.memory, ..Options::default() })?;
     let code = match (report.complete, report.is_clean()) {
         (false, _) => FAILED,
         (true, false) => UNCORRECTED,
