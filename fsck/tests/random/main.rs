@@ -1,11 +1,12 @@
 //! Damage at scale: images with one to five faults by chance are repaired. Then nothing is found any more, neither by us nor
 //! by the stock tool, and every file that no fault touched is what it was.
 //!
-//! `GFS2R_IMAGES` sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image.
+//! `GFS2R_IMAGES` (of the quick check: `GFS2R_QUICK`) sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod quick;
 mod witness;
 
 use common::plant::Plant;
@@ -51,6 +52,7 @@ fn try_one(base: &Base, seed: u64, stock: bool) -> Result<(Vec<String>, String),
     }
     let damaged = plant.device.snapshot();
     let mut wrong = Vec::new();
+    wrong.extend(common::agree::agree(&damaged, &Options::default()).err());
     let done = match repair(&plant.device, &mut Yes) {
         Ok(done) => done,
         Err(CheckError::Superblock(e)) => return Err(format!("refused: {e}")),
