@@ -37,8 +37,9 @@ pub(crate) fn agree(device: &MemoryDevice, options: &Options) -> Result<bool, St
 /// An image in which there is nothing at all to find, not even what is legal: only there the quick check does all its work.
 pub(crate) fn healthy(name: &str) -> Plant {
     let plant = Plant::new(&super::image(name));
-    plant.refill_journals();
-    repair(&plant.device, &mut Yes).expect("journals are replayed, orphans freed");
+    if name.starts_with("dirty") {
+        repair(&plant.device, &mut Yes).expect("journals are replayed, orphans freed");
+    }
     for issue in plant.check().issues {
         assert_eq!(issue.code(), "blocks-beyond-eof", "{issue}");
         plant.edit(issue.inode.expect("of a file"), |block| Dinode::edit(block).size.set(1 << 20));

@@ -25,8 +25,9 @@ fn base(name: &str) -> Base {
     let plant = healthy(name);
     let kinds = metadata(&plant);
     let of = |wanted: u32| kinds.iter().find(|(kind, _)| *kind == wanted).map(|(_, blocks)| blocks.clone());
+    let groups = plant.rindex();
     let allocated = |blocks: Option<Vec<u64>>| {
-        let own = |&block: &u64| plant.rindex().iter().any(|e| block >= e.data0.get() && plant.state_in(e, block) != 0);
+        let own = |&block: &u64| groups.iter().any(|e| plant.state_in(e, block) != 0);
         blocks.unwrap_or_default().into_iter().filter(own).collect::<Vec<_>>()
     };
     let (dinodes, leaves) = (allocated(of(4)), allocated(of(6)));
