@@ -9,7 +9,9 @@
 //!   the entries or the dinode are met first. That an entry and its target agree about being below the master directory
 //!   carries that property down the tree.
 //! * Directories are few: each keeps `..` and who names it, so that the way up can be walked.
-//! * Names are compared within a leaf, where all names of one hash are, and forgotten.
+//! * Names are compared within a leaf, where all names of one hash are, and forgotten. Those of chains of leaves are kept to
+//!   the end of their directory.
+//! * What directories and chains take is not known beforehand: it refutes when it passes what is left of the memory.
 //!
 //! Whatever refutes is not reported from here: the caller runs the full check, which finds it again and says what it is.
 //! So this must refuse whenever the full check has a finding; refusing without need costs only time.
@@ -19,7 +21,7 @@ use crate::check::numbers;
 use crate::disk::Disk;
 use crate::pass2_directories::names;
 use crate::report::{CheckError, Findings, Options, Report};
-use crate::state::{Inode, State};
+use crate::state::{Entry, Inode, State};
 use crate::{initialize, pass1_metadata, rgrps, system};
 use gfs2r::format::dinode::mode::S_IFDIR;
 use gfs2r::format::{DiFlags, Superblock};
@@ -70,6 +72,8 @@ pub(crate) struct Quick {
     /// Entries of [`State::entries`] that are settled.
     settled: usize,
     entries: u64,
+    /// Bytes that directories and kept entries may take.
+    spare: u64,
     refuted: bool,
 }
 
@@ -80,8 +84,8 @@ fn key(kind: u16, system: bool, formal: u64) -> Option<u64> {
 }
 
 impl Quick {
-    fn new(map: &BlockMap) -> Self {
-        let mut quick = Self::default();
+    fn new(map: &BlockMap, spare: u64) -> Self {
+        let mut quick = Self { spare, ..Self::default() };
         let mut before = 0u32;
         for group in &map.groups {
             quick.starts.push(quick.samples.len());
@@ -167,7 +171,7 @@ pub(crate) fn full_memory(blocks: u64, dinodes: u64, entries: u64) -> u64 {
     FIXED + blocks / 4 * 3 + dinodes.saturating_mul(2 * 136) + entries.saturating_mul(2 * 70)
 }
 
-/// The quick check's memory, in bytes.
+/// The quick check's memory, in bytes, without what directories and chains of leaves take.
 pub(crate) fn memory(blocks: u64, dinodes: u64) -> u64 {
     FIXED + blocks / 4 + blocks / 64 + dinodes.saturating_mul(12)
 }
@@ -191,9 +195,10 @@ pub(crate) fn check(
     if !found.is_empty() || groups.iter().any(|g| g.counts.unlinked > 0) {
         return Ok(None);
     }
-    options.afford(memory(disk.blocks, groups.iter().map(|g| u64::from(g.counts.dinodes)).sum()))?;
+    let needed = memory(disk.blocks, groups.iter().map(|g| u64::from(g.counts.dinodes)).sum());
+    options.afford(needed)?;
     let map = BlockMap::new(groups);
-    let quick = Some(Quick::new(&map));
+    let quick = Some(Quick::new(&map, options.memory.map_or(u64::MAX, |allowed| allowed - needed)));
     let (master, root) = (sb.master_dir.addr.get(), sb.root_dir.addr.get());
     let mut st = State { map, quick, found, fs_format: sb.fs_format.get(), master, root, ..State::default() };
     pass1_metadata::run(disk, &mut st)?;
@@ -262,11 +267,19 @@ impl State {
         }
     }
 
-    /// Balances the entries of `dir` that were read since the last time, and forgets them.
-    pub(crate) fn settle(&mut self, dir: &Inode) {
+    /// Balances the entries of `dir` from this one on, unless they were before, and forgets them.
+    pub(crate) fn settle(&mut self, dir: &Inode, from: usize) {
         let Some(quick) = &mut self.quick else { return };
+        let kept = 2 * (self.entries.len() * size_of::<Entry>() + self.names.len());
+        let dirs = 2 * quick.dirs.len() * (size_of::<Dir>() + size_of::<(u32, u32)>());
+        quick.refuted |= (kept + dirs) as u64 > quick.spare;
+        let from = from.max(quick.settled);
         let system = dir.flags.has(DiFlags::SYSTEM);
-        for entry in &self.entries[quick.settled..] {
+        if system && from > quick.settled {
+            // They are kept in any case: together with those before them.
+            return;
+        }
+        for entry in &self.entries[from..] {
             let slot = quick.slot(&self.map, entry.addr);
             // One link less.
             quick.meet(slot, key(entry.kind, system, entry.formal), u32::MAX);
@@ -275,13 +288,12 @@ impl State {
                 quick.children.extend(slot.map(|slot| (slot, quick.dirs.len() as u32)));
             }
         }
-        quick.entries += (self.entries.len() - quick.settled) as u64;
+        quick.entries += (self.entries.len() - from) as u64;
         if system {
             quick.settled = self.entries.len();
             quick.refuted |= quick.settled > SYSTEM_ENTRIES_MAX;
         } else {
-            let settled = quick.settled;
-            self.forget_entries(settled);
+            self.forget_entries(from);
         }
     }
 
@@ -323,7 +335,7 @@ mod tests {
         let mut bits = vec![0b1101_0011; 100];
         bits[70] = 0b0000_1100;
         let map = BlockMap::new(vec![group(17, bits), group(1000, vec![0xff; 4])]);
-        let quick = Quick::new(&map);
+        let quick = Quick::new(&map, 0);
         assert_eq!(quick.slots.len(), 99 * 2 + 1 + 16);
         let all: Vec<u64> = map.groups.iter().flat_map(|g| g.dinodes()).map(|(addr, _)| addr).collect();
         let slots: Vec<_> = all.iter().map(|&addr| quick.slot(&map, addr)).collect();

@@ -143,10 +143,10 @@ impl State {
         let name_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
         self.entries.push(Entry { parent, block, formal: inum.0, addr: inum.1, kind, name_at, name_len });
     }
-    /// Forgets the entries that were not settled before.
-    pub(crate) fn forget_entries(&mut self, settled: usize) {
-        let names = self.entries.get(settled).map_or(self.names.len(), |entry| entry.name_at);
-        self.entries.truncate(settled);
+    /// Forgets the entries from this one on.
+    pub(crate) fn forget_entries(&mut self, from: usize) {
+        let names = self.entries.get(from).map_or(self.names.len(), |entry| entry.name_at);
+        self.entries.truncate(from);
         self.names.truncate(names);
     }
     pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
