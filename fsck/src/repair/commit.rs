@@ -59,9 +59,10 @@ pub(crate) fn commit(work: &mut Work<'_>, journals: &[Journal]) -> Result<u64, C
     if guarded || work.sb_changed {
         put_superblock(device, &work.sb)?;
     }
+    let written = changes.len() as u64 + u64::from(work.sb_changed);
     work.sb_changed = false;
     work.disk.forget(None);
-    Ok(changes.len() as u64)
+    Ok(written)
 }
 
 fn flush(device: &dyn BlockDevice) -> Result<(), CheckError> {

@@ -62,7 +62,8 @@ impl Damaged {
 
 /// The image of this seed.
 fn of(seed: u64, bases: &[Base]) -> (&Base, Random) {
-    let base = &bases[(seed % bases.len() as u64) as usize];
+    let count = number("GFS2R_BASES").unwrap_or(u64::MAX).clamp(1, bases.len() as u64);
+    let base = &bases[(seed % count) as usize];
     (base, Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
 }
 
