@@ -161,7 +161,11 @@ fn damaged_images_are_repaired() {
         }
         most = most.max(peak);
     }
-    println!("{images} images, {} failures, {} MiB of memory at most, refused: {refused:?}", failures.len(), most >> 20);
+    println!(
+        "{images} images, {} failures, {} MiB of memory at most, refused: {refused:?}",
+        failures.len(),
+        most >> 20
+    );
     assert!(failures.is_empty(), "{} of {images} images", failures.len());
 }
 

@@ -115,8 +115,10 @@ impl Model for Token {
                 Some(seen)
             }
             (Op::Move { .. }, None | Some(Outcome::Failed(_))) => Some(state),
-            (Op::Move { from, .. }, Some(Outcome::Absent)) if *from != state.now => Some(seen),
-            (Op::Look { at, .. }, Some(Outcome::Absent)) if *at != state.now => Some(seen),
+            // Whoever looks into a directory that the move did not touch sees nothing of it.
+            (Op::Move { from: at, .. } | Op::Look { at, .. }, Some(Outcome::Absent)) if *at != state.now => {
+                Some(if *at == state.before { seen } else { state })
+            }
             (Op::Look { at, .. }, Some(Outcome::Present)) if *at == state.now => Some(seen),
             (Op::Look { .. }, None | Some(Outcome::Failed(_))) => Some(state),
             _ => None,
