@@ -69,7 +69,7 @@ fn pages_are_whole_and_render() {
             assert!(ours.contains(other), "{name} names {other}, which is not there");
         }
         if groff {
-            let said = s.sh("groff -man -Tutf8 -ww -z \"$1\"", &[page]).good();
+            let said = s.sh("groff -K utf8 -man -Tutf8 -ww -z \"$1\"", &[page]).good();
             assert_eq!(said, "", "{name}");
         }
     }
@@ -120,7 +120,8 @@ fn the_stock_names_do_what_the_stock_tools_do() {
         s.sh(&format!("fsck.gfs2 {wrong} disk.img"), &[]).code_is(16);
     }
     s.sh("mkdir -p mnt && mount -t gfs2 disk.img mnt -o noatime && echo hello > mnt/f", &[]).good();
-    s.sh("gfs2_jadd -j 1 -J 32 mnt && gfs2_grow -T mnt", &[]).good();
+    s.sh("gfs2_jadd -j 1 -J 32 mnt", &[]).good();
+    s.sh("gfs2_grow mnt", &[]).code_is(255); // Nothing to grow into.
     s.sh("umount mnt", &[]).good();
     let said = s.sh("/usr/local/sbin/tunegfs2 -l disk.img", &[]).good();
     assert!(said.contains("a:b"), "{said}");
