@@ -9,6 +9,8 @@ mod device;
 mod helper;
 #[path = "mount/installed.rs"]
 mod installed;
+#[path = "mount/packaged.rs"]
+mod packaged;
 #[path = "mount/options.rs"]
 mod options;
 #[path = "mount/refused.rs"]

@@ -33,11 +33,24 @@ const CANCELLED: u8 = 32;
 ///
 /// With -n the device is opened read-only and nothing is written, ever; a journal that was not closed is replayed in memory,
 /// and the result is checked: the view that the next mount will have.
-///
-/// Exit status: 0 clean, 1 errors were found and repaired, 4 errors left uncorrected, 8 the check failed, 16 usage error,
-/// device in use or not a known GFS2 volume, 32 stopped by the user.
 #[derive(Parser)]
-#[command(name = "fsck.gfs2r", bin_name = "fsck.gfs2r", disable_version_flag = true)]
+#[command(
+    name = "fsck.gfs2r",
+    bin_name = "fsck.gfs2r",
+    disable_version_flag = true,
+    args_override_self = true,
+    max_term_width = 100,
+    after_help = "\
+Exit status:
+  0 clean; 1 errors were found, all repaired; 4 errors left; 8 the check failed;
+  16 wrong usage, device in use, or not a GFS2 volume; 32 stopped by the user
+
+Examples:
+  fsck.gfs2r -n /dev/vg0/shared
+  fsck.gfs2r -n --json disk.img
+  fsck.gfs2r -y --undo before.undo disk.img
+  fsck.gfs2r --put-back before.undo disk.img"
+)]
 struct Arguments {
     /// Answer no to all questions: change nothing.
     #[arg(short = 'n')]
@@ -55,10 +68,10 @@ struct Arguments {
     #[arg(short = 'f')]
     force: bool,
     /// Say nothing.
-    #[arg(short = 'q', conflicts_with = "verbose")]
+    #[arg(short = 'q', overrides_with = "verbose")]
     quiet: bool,
     /// Say more: what is legal but worth knowing, and numbers.
-    #[arg(short = 'v')]
+    #[arg(short = 'v', overrides_with = "quiet")]
     verbose: bool,
     /// Print the version.
     #[arg(short = 'V')]
