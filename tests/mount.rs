@@ -9,10 +9,10 @@ mod device;
 mod helper;
 #[path = "mount/installed.rs"]
 mod installed;
-#[path = "mount/packaged.rs"]
-mod packaged;
 #[path = "mount/options.rs"]
 mod options;
+#[path = "mount/packaged.rs"]
+mod packaged;
 #[path = "mount/refused.rs"]
 mod refused;
 #[path = "mount/sandbox.rs"]

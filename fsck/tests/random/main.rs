@@ -1,7 +1,8 @@
 //! Damage at scale: images with one to five faults by chance are repaired. Then nothing is found any more, neither by us nor
 //! by the stock tool, every file that no fault touched is what it was, and memory stayed within its bound.
 //!
-//! `GFS2R_IMAGES` (of the quick check: `GFS2R_QUICK`) sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image.
+//! `GFS2R_IMAGES` (of the quick check: `GFS2R_QUICK`) sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image,
+//! `GFS2R_BASES=n` takes only the first n volumes.
 //! `side_by_side` (ignored; `make side-by-side`) lets the stock tool repair the same images and prints a table.
 
 mod bases;
@@ -89,7 +90,7 @@ fn try_one(base: &Base, mut random: Random, stock: bool) -> Result<(Vec<String>,
     };
     keep("");
     let mut wrong = Vec::new();
-    wrong.extend(common::agree::agree(&damaged, &Options::default()).err());
+    wrong.extend(common::agree::agree(&plant.device, &Options::default()).err());
     let done = match repair(&plant.device, &mut Yes) {
         Ok(done) => done,
         Err(CheckError::Superblock(e)) => return Err(format!("refused: {e} [{faults}]")),

@@ -171,7 +171,7 @@ fn the_quick_check_overlooks_nothing() {
         let what = if random.below(3) > 0 {
             balanced(base, &plant, &mut random)
         } else {
-            fault(&mut plant, &mut random, &base.kinds, &mut BTreeSet::new())
+            fault(&mut plant, &mut random, &base.kinds, &mut BTreeSet::new()).1
         };
         match agree(&plant.device, &Options::closed()) {
             Ok(was_proven) => proven += u64::from(was_proven),
