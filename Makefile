@@ -6,7 +6,7 @@ CARGO ?= cargo
 BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo demo-single test sim check setup build release bench bench-kernel bench-cluster-kernel interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
+.PHONY: help demo demo-single test sim check setup build release bench bench-kernel bench-cluster-kernel bench-fsck interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
 SECONDS ?= 120
 SCHEDULES ?= 10000
@@ -20,6 +20,7 @@ help:
 	@echo "make check     format and lints"
 	@echo "make bench     the table of docs/BENCHMARKS.md, and the micro-benchmarks; BENCH=\"--only tree --rounds 5\" chooses"
 	@echo "make bench-kernel  against the kernel's own GFS2, in a User-Mode Linux guest"
+	@echo "make bench-fsck  fsck.gfs2r beside fsck.gfs2, cold: time and memory; BENCH=\"1000 --block-size=4096 --json\" chooses"
 	@echo "make bench-cluster-kernel  hand-overs between two nodes, against two kernels with GFS2 and their DLM; failover"
 	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount, and on three of one disk"
 	@echo "make suites    pjdfstest, fsx and stress-ng on a real mount          make stress  our own stress, longer"
@@ -30,7 +31,7 @@ help:
 	@echo "make cluster   several mounts of one disk, faults, and a checker of every answer; SECONDS=$(SECONDS) (3600: an hour)"
 	@echo "make sim       the whole cluster in one simulated process, SCHEDULES=$(SCHEDULES); SEED=n is the first"
 	@echo "make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (needs cargo-fuzz and a nightly compiler)"
-	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
+	@echo "make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR); DROP_IN=1: also by the stock tools' names; make uninstall"
 
 # Debian packages that tests and demo use; does nothing where they are there.
 setup:
@@ -97,6 +98,10 @@ bench-kernel: release
 bench-cluster-kernel: release
 	$(CARGO) bench -p gfs2r-uml --bench handover -- $(BENCH)
 
+# A million files take 8 GB in TMPDIR; emptying the page cache takes root.
+bench-fsck: release
+	$(CARGO) bench -p gfs2r-fsck --bench check -- $(BENCH)
+
 fuzz:
 	@$(CARGO) fuzz --version >/dev/null 2>&1 && rustup toolchain list 2>/dev/null | grep -q nightly || \
 	    { echo "make fuzz needs: cargo install cargo-fuzz; rustup toolchain install nightly"; \
@@ -127,7 +132,13 @@ PROGRAMS = mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r gfs2r
 # mount(8), umount(8), mkfs(8) and fsck(8) look for their helpers in /sbin; for one that is mounted by its full type.
 HELPERS = mkfs.gfs2r mount.gfs2r umount.gfs2r fsck.gfs2r
 KINDS = fuse fuseblk
+# DROP_IN=1 installs the names of the stock tools too, with their command lines: STOCK:OURS. A file that is there already (of
+# the package gfs2-utils) stays; it is found after ours in $(PREFIX)/sbin, but by mkfs(8), fsck(8) and mount(8) before ours.
+DROP_IN ?=
+NAMES = mkfs.gfs2:mkfs.gfs2r fsck.gfs2:fsck.gfs2r mount.gfs2:mount.gfs2r \
+	gfs2_grow:gfs2r gfs2_jadd:gfs2r tunegfs2:gfs2r
 share = $(PREFIX)/share
+man5 = $(share)/man/man5
 man8 = $(share)/man/man8
 bash = $(share)/bash-completion/completions
 zsh = $(share)/zsh/site-functions
@@ -144,16 +155,27 @@ install: manual
 	[ "$(PREFIX)/sbin" -ef /sbin ] || for p in $(HELPERS); do ln -sf "$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p"; done
 	for k in $(KINDS); do for p in mount umount; do \
 	    ln -sf "$(PREFIX)/sbin/$$p.gfs2r" "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
-	install -d "$(DESTDIR)$(man8)" "$(DESTDIR)$(bash)" "$(DESTDIR)$(zsh)" "$(DESTDIR)$(fish)"
+	install -d "$(DESTDIR)$(man5)" "$(DESTDIR)$(man8)" "$(DESTDIR)$(bash)" "$(DESTDIR)$(zsh)" "$(DESTDIR)$(fish)"
 	install -m 644 "$(BUILT)"/manual/man8/*.8 "$(DESTDIR)$(man8)/"
+	install -m 644 manual/pages/*.5 "$(DESTDIR)$(man5)/"
 	install -m 644 "$(BUILT)"/manual/bash/* "$(DESTDIR)$(bash)/"
 	install -m 644 "$(BUILT)"/manual/zsh/* "$(DESTDIR)$(zsh)/"
 	install -m 644 "$(BUILT)"/manual/fish/* "$(DESTDIR)$(fish)/"
+ifeq ($(DROP_IN),1)
+	for n in $(NAMES); do stock=$${n%%:*}; ours=$(PREFIX)/sbin/$${n#*:}; \
+	    for at in "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)/sbin"; do \
+	        if [ -L "$$at/$$stock" ] && [ "$$(readlink "$$at/$$stock")" = "$$ours" ]; then :; \
+	        elif [ -e "$$at/$$stock" ] || [ -L "$$at/$$stock" ]; then echo "make install: $$at/$$stock is not ours, and stays" >&2; \
+	        else ln -s "$$ours" "$$at/$$stock" || exit 1; fi; done; done
+endif
 
 uninstall:
+	for n in $(NAMES); do stock=$${n%%:*}; ours=$(PREFIX)/sbin/$${n#*:}; \
+	    for at in "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)/sbin"; do \
+	        [ ! -L "$$at/$$stock" ] || [ "$$(readlink "$$at/$$stock")" != "$$ours" ] || rm -f "$$at/$$stock"; done; done
 	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(PREFIX)/sbin/$$p" "$(DESTDIR)/sbin/$$p" "$(DESTDIR)$(man8)/$$p.8" \
 	    "$(DESTDIR)$(bash)/$$p" "$(DESTDIR)$(zsh)/_$$p" "$(DESTDIR)$(fish)/$$p.fish"; done
-	rm -f "$(DESTDIR)$(man8)"/gfs2r-*.8
+	rm -f "$(DESTDIR)$(man8)"/gfs2r-*.8 "$(DESTDIR)$(man5)"/gfs2r-*.5
 	for k in $(KINDS); do for p in mount umount; do rm -f "$(DESTDIR)/sbin/$$p.$$k.gfs2r"; done; done
 
 clean:

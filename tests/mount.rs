@@ -11,6 +11,8 @@ mod helper;
 mod installed;
 #[path = "mount/options.rs"]
 mod options;
+#[path = "mount/packaged.rs"]
+mod packaged;
 #[path = "mount/refused.rs"]
 mod refused;
 #[path = "mount/sandbox.rs"]

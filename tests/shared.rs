@@ -4,6 +4,8 @@
 
 #[path = "shared/busy.rs"]
 mod busy;
+#[path = "shared/deaths.rs"]
+mod deaths;
 #[path = "shared/detail.rs"]
 mod detail;
 #[path = "support/hall.rs"]

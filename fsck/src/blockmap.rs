@@ -67,7 +67,8 @@ pub(crate) struct Group {
     pub(crate) extent: RgrpExtent,
     /// The concatenated bitmap.
     pub(crate) bits: Vec<u8>,
-    /// One [`BlockKind`] per data block, 0 = nobody's.
+    /// One [`BlockKind`] per data block in four bits, the even block in the lower ones; 0 = nobody's. Empty until somebody
+    /// claims a block.
     kinds: Vec<u8>,
     /// As the header says.
     pub(crate) header_free: u32,
@@ -98,17 +99,36 @@ pub(crate) fn count(bits: &[u8]) -> Counts {
     counts
 }
 
+/// Dinodes in a piece of a bitmap.
+pub(crate) fn dinodes_in(bits: &[u8]) -> u32 {
+    let (words, rest) = bits.as_chunks();
+    // They are counted: the order of the bytes does not matter.
+    let words = words.iter().map(|&bytes| u64::from_ne_bytes(bytes));
+    let in_words: u32 = words.map(|word| (word & word >> 1 & 0x5555_5555_5555_5555).count_ones()).sum();
+    in_words + rest.iter().map(|&byte| (byte & byte >> 1 & 0x55).count_ones()).sum::<u32>()
+}
+
 impl Group {
     pub(crate) fn new(extent: RgrpExtent, bits: Vec<u8>) -> Self {
         let counts = count(&bits);
-        let kinds = vec![0; extent.data as usize];
-        Self { extent, bits, kinds, header_free: 0, header_dinodes: 0, igeneration: 0, counts }
+        Self { extent, bits, kinds: Vec::new(), header_free: 0, header_dinodes: 0, igeneration: 0, counts }
     }
     pub(crate) fn state(&self, index: u32) -> BlkState {
         BlkState::from_bits(self.bits[(index / 4) as usize] >> (2 * (index % 4)))
     }
     pub(crate) fn kind(&self, index: u32) -> Option<BlockKind> {
-        BlockKind::from_raw(self.kinds[index as usize])
+        BlockKind::from_raw(self.kinds.get((index / 2) as usize)? >> (4 * (index % 2)) & 0xf)
+    }
+    /// Calls a block free, in memory.
+    pub(crate) fn clear(&mut self, index: u32) {
+        self.bits[(index / 4) as usize] &= !(3 << (2 * (index % 4)));
+    }
+    /// True when four blocks from `index` on, a multiple of four, are free and nobody's.
+    pub(crate) fn is_idle(&self, index: u32) -> bool {
+        let at = (index / 2) as usize;
+        // The last four may be cut short.
+        let kinds = self.kinds.get(at..(at + 2).min(self.kinds.len())).unwrap_or_default();
+        self.bits.get((index / 4) as usize) == Some(&0) && kinds.iter().all(|&pair| pair == 0)
     }
     /// Addresses of the blocks that the bitmap calls dinodes, with true for unlinked ones.
     pub(crate) fn dinodes(&self) -> Vec<(u64, bool)> {
@@ -179,11 +199,16 @@ impl BlockMap {
     }
     pub(crate) fn claim(&mut self, addr: u64, kind: BlockKind) -> Claim {
         let Some((group, index)) = self.locate(addr) else { return Claim::Outside };
-        let place = &mut self.groups[group].kinds[index as usize];
-        if *place != 0 {
+        let Group { kinds, extent, .. } = &mut self.groups[group];
+        if kinds.is_empty() {
+            *kinds = vec![0; (extent.data as usize).div_ceil(2)];
+        }
+        let place = &mut kinds[(index / 2) as usize];
+        let shift = 4 * (index % 2);
+        if *place >> shift & 0xf != 0 {
             return Claim::Taken;
         }
-        *place = kind as u8;
+        *place |= (kind as u8) << shift;
         Claim::Granted
     }
 }
@@ -209,7 +234,10 @@ mod tests {
         assert_eq!(map.claim(26, BlockKind::Data), Claim::Outside);
         assert_eq!(map.claim(25, BlockKind::Leaf), Claim::Granted);
         assert_eq!(map.claim(25, BlockKind::Data), Claim::Taken);
-        assert_eq!(map.kind(25), Some(BlockKind::Leaf));
+        assert_eq!((map.kind(24), map.kind(25)), (None, Some(BlockKind::Leaf)));
+        assert_eq!(map.claim(24, BlockKind::JournaledData), Claim::Granted);
+        assert_eq!((map.kind(24), map.kind(25)), (Some(BlockKind::JournaledData), Some(BlockKind::Leaf)));
+        assert!(!map.groups[0].is_idle(0) && !map.groups[0].is_idle(4));
         assert!(map.is_bitmap(17) && !map.is_bitmap(18) && !map.is_bitmap(16));
     }
 }

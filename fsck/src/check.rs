@@ -9,7 +9,7 @@ use crate::state::State;
 use crate::{
     initialize, pass1_metadata, pass1b_duplicates, pass2_directories, pass3_connectivity, pass4_links, pass5_bitmaps,
 };
-use crate::{rgrps, system};
+use crate::{quick, rgrps, system};
 use gfs2r::device::BlockDevice;
 use gfs2r::format::rgrp::RgrpExtent;
 use gfs2r::format::{MAGIC, MetaHeader, MetaType, OnDisk, Superblock};
@@ -25,6 +25,14 @@ use std::path::PathBuf;
 pub fn check(device: &dyn BlockDevice, options: &Options) -> Result<Report, CheckError> {
     let mut found = Findings::new(options);
     let (mut disk, sb) = initialize::superblock(device, &mut found)?;
+    if options.quick && found.is_empty() {
+        match quick::check(&mut disk, &sb, Findings::new(options), options) {
+            Ok(Some(report)) => return Ok(report),
+            Err(error @ CheckError::Memory { .. }) => return Err(error),
+            // The full check meets what is wrong again, and reports it.
+            Ok(None) | Err(_) => disk.forget(None),
+        }
+    }
     let Examined { mut st, journals, complete } = examine(&mut disk, &sb, found, options, None)?;
     name(&mut st);
     numbers(&disk, &mut st, &journals);
@@ -62,6 +70,8 @@ pub(crate) fn examine(
     };
     let complete = groups.is_some();
     if let Some(groups) = groups {
+        let dinodes = groups.iter().map(|g| u64::from(g.counts.dinodes + g.counts.unlinked)).sum();
+        options.afford(quick::full_memory(disk.blocks, dinodes, dinodes))?;
         st.map = BlockMap::new(groups);
         passes(disk, &mut st, sb, &journals, options)?;
     }

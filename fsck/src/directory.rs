@@ -60,7 +60,8 @@ pub(crate) fn check(
         inode.damaged = true;
         tree::walk(disk, st, inode, bytes, walk_of_table(di.height.get(), 0, false))?;
     }
-    duplicates(st, inode, &mut gathered);
+    duplicates(st, inode, &mut gathered.hashes);
+    st.settle(inode, 0);
     // An inode that is being deleted has its count zeroed and keeps its dots.
     let (found, counted) = (di.entries.get(), gathered.entries);
     if found != counted && !inode.damaged && !inode.unlinked {
@@ -185,18 +186,27 @@ fn leaves(
     while !runs.is_empty() {
         let mut next = Vec::new();
         disk.visit(&mut runs, |addr, mut run, bytes| {
-            if !st.header(inode, addr, bytes, BlockKind::Leaf, MetaType::Leaf) {
+            if st.is_refuted() || !st.header(inode, addr, bytes, BlockKind::Leaf, MetaType::Leaf) {
                 return Ok(());
             }
             let leaf = Leaf::view(bytes);
             let range = place(st, inode, addr, leaf, depth, &mut run);
             let before = gathered.entries;
+            let (hashes, mut unsettled) = (gathered.hashes.len(), st.entries.len());
             let whole = records(st, inode, addr, bytes, LEAF_SIZE, range, gathered);
             let (found, counted) = (leaf.entries.get(), gathered.entries - before);
             if u32::from(found) != counted && whole && !inode.unlinked {
                 st.found.add(addr, inode.addr, IssueKind::LeafEntries { found, counted });
             }
             let link = leaf.next.get();
+            if st.quick.is_some() && link == 0 && run.place == 1 {
+                // All names of these hashes are known. Those of a chain wait: its other leaves come later.
+                duplicates(st, inode, &mut gathered.hashes[hashes..]);
+                gathered.hashes.truncate(hashes);
+            } else {
+                unsettled = st.entries.len();
+            }
+            st.settle(inode, unsettled);
             if link != 0 {
                 if depth != DEPTH_MAX && run.place == 1 {
                     st.found.add(addr, inode.addr, IssueKind::LeafChain { depth });
@@ -324,12 +334,13 @@ fn entry(
     }
 }
 
-fn duplicates(st: &mut State, inode: &Inode, gathered: &mut Gathered) {
+/// Notes names that occur twice among these (hash, entry).
+fn duplicates(st: &mut State, inode: &Inode, hashes: &mut [(u32, u32)]) {
     if inode.unlinked {
         return;
     }
-    gathered.hashes.sort_unstable();
-    for same in gathered.hashes.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+    hashes.sort_unstable();
+    for same in hashes.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
         let mut names: Vec<_> = same.iter().map(|&(_, e)| st.entries[e as usize]).collect();
         names.sort_by(|a, b| st.name(a).cmp(st.name(b)));
         for pair in names.windows(2) {

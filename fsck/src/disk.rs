@@ -7,9 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 /// Largest single read.
-const READ_MAX: usize = 1 << 20;
+const READ_MAX: usize = 512 << 10;
 /// Unwanted bytes between two wanted blocks that are read rather than skipped.
 const GAP_MAX: usize = 16 << 10;
+/// Bytes that are read with several requests in flight.
+const BATCH_MAX: usize = 4 << 20;
+/// Requests in such a batch.
+const BATCH_RUNS: usize = 256;
 
 /// A device read block by block, with an overlay of replayed blocks.
 pub(crate) struct Disk<'d> {
@@ -85,25 +89,12 @@ impl<'d> Disk<'d> {
         if first.checked_add(count).is_none_or(|end| end > self.blocks) {
             return Err(CheckError::Damaged { block: first, what: "a block outside the device".into() });
         }
-        let shift = self.bs.shift();
-        // Both fit: the last block lies inside the device.
-        let (start, end) = (first << shift, (first + count) << shift);
-        let align = self.device.alignment().max(1) as u64;
-        let outer_start = start - start % align;
-        let outer_end = end.next_multiple_of(align).min(self.device.size());
-        let len = (outer_end - outer_start) as usize;
+        let (outer_start, len, within) = self.outer(first, count);
         let mut buf = self.take_scratch(len);
         self.device.read(outer_start, &mut buf[..len]).map_err(|error| CheckError::Io { block: first, error })?;
         self.bytes_read.set(self.bytes_read.get().saturating_add(len as u64));
-        let within = (start - outer_start) as usize;
-        let bytes = &mut buf[within..within + (end - start) as usize];
-        if !self.overlay.is_empty() {
-            for (block, piece) in (first..).zip(bytes.chunks_exact_mut(self.bs.bytes())) {
-                if let Some(newer) = self.overlay.get(&block) {
-                    piece.copy_from_slice(newer);
-                }
-            }
-        }
+        let bytes = &mut buf[within..within + ((count << self.bs.shift()) as usize)];
+        self.put_overlay(first, bytes);
         let result = then(bytes);
         self.scratch.borrow_mut().push(buf);
         Ok(result)
@@ -116,30 +107,102 @@ impl<'d> Disk<'d> {
         mut f: impl FnMut(u64, T, &[u8]) -> Result<(), CheckError>,
     ) -> Result<(), CheckError> {
         items.sort_by_key(|&(addr, _)| addr);
-        let bs = self.bs.bytes() as u64;
         let mut rest = &items[..];
-        while let Some(&(first, _)) = rest.first() {
-            let mut n = 1;
-            while n < rest.len() {
-                let (gap, total) = (rest[n].0 - rest[n - 1].0, rest[n].0 - first);
-                if gap.saturating_sub(1).saturating_mul(bs) > GAP_MAX as u64
-                    || total.saturating_add(1).saturating_mul(bs) > READ_MAX as u64
-                {
+        while !rest.is_empty() {
+            let mut runs = Vec::new();
+            let mut bytes = 0;
+            while let Some(n) = self.run(rest) {
+                let (run, later) = rest.split_at(n);
+                let (first, count) = (run[0].0, run[n - 1].0 - run[0].0 + 1);
+                bytes += count.saturating_mul(self.bs.bytes() as u64);
+                if !runs.is_empty() && (bytes > BATCH_MAX as u64 || runs.len() == BATCH_RUNS) {
                     break;
                 }
-                n += 1;
+                runs.push((first, count, run));
+                rest = later;
             }
-            let (run, later) = rest.split_at(n);
-            let last = run[n - 1].0;
-            self.read_run(first, last - first + 1, |bytes| {
-                run.iter().try_for_each(|&(addr, item)| {
-                    let at = ((addr - first) * bs) as usize;
-                    f(addr, item, &bytes[at..at + bs as usize])
-                })
-            })??;
-            rest = later;
+            self.visit_batch(&runs, &mut f)?;
         }
         Ok(())
+    }
+
+    /// How many of the first items, which are sorted, are read together; `None` when there are none.
+    fn run<T>(&self, items: &[(u64, T)]) -> Option<usize> {
+        let first = items.first()?.0;
+        let bs = self.bs.bytes() as u64;
+        let apart = |pair: &[(u64, T)]| {
+            let (gap, total) = (pair[1].0 - pair[0].0, pair[1].0 - first);
+            gap.saturating_sub(1).saturating_mul(bs) > GAP_MAX as u64
+                || total.saturating_add(1).saturating_mul(bs) > READ_MAX as u64
+        };
+        Some(items.windows(2).position(apart).map_or(items.len(), |at| at + 1))
+    }
+
+    /// Reads all runs (first block, blocks, items) at once and visits their items in order.
+    fn visit_batch<T: Copy>(
+        &self,
+        runs: &[(u64, u64, &[(u64, T)])],
+        f: &mut impl FnMut(u64, T, &[u8]) -> Result<(), CheckError>,
+    ) -> Result<(), CheckError> {
+        let mut visit = |first: u64, run: &[(u64, T)], bytes: &[u8]| {
+            run.iter().try_for_each(|&(addr, item)| {
+                let at = (addr - first) as usize * self.bs.bytes();
+                f(addr, item, &bytes[at..at + self.bs.bytes()])
+            })
+        };
+        let inside =
+            |&(first, count, _): &(u64, u64, _)| first.checked_add(count).is_some_and(|end| end <= self.blocks);
+        let mut places = Vec::with_capacity(runs.len());
+        if runs.len() > 1 && runs.iter().all(inside) {
+            places.extend(runs.iter().map(|&(first, count, _)| self.outer(first, count)));
+        }
+        let total = places.iter().map(|&(_, len, _)| len).sum();
+        let mut buf = if places.is_empty() { AlignedBuf::zeroed(0) } else { self.take_scratch(total) };
+        let mut free = &mut buf[..];
+        let mut ranges: Vec<(u64, &mut [u8])> = Vec::with_capacity(places.len());
+        for &(start, len, _) in &places {
+            let (piece, rest) = std::mem::take(&mut free).split_at_mut(len);
+            ranges.push((start, piece));
+            free = rest;
+        }
+        if ranges.is_empty() || self.device.read_many(&mut ranges).is_err() {
+            // One by one, so that an error says where, and what lies before it is seen.
+            return runs
+                .iter()
+                .try_for_each(|&(first, count, run)| self.read_run(first, count, |bytes| visit(first, run, bytes))?);
+        }
+        self.bytes_read.set(self.bytes_read.get().saturating_add(total as u64));
+        let mut at = 0;
+        for (&(first, count, run), &(_, len, within)) in runs.iter().zip(&places) {
+            let bytes = &mut buf[at + within..at + within + (count << self.bs.shift()) as usize];
+            self.put_overlay(first, bytes);
+            visit(first, run, bytes)?;
+            at += len;
+        }
+        self.scratch.borrow_mut().push(buf);
+        Ok(())
+    }
+
+    /// The sectors around blocks inside the device: (offset, length, where the blocks begin in them).
+    fn outer(&self, first: u64, count: u64) -> (u64, usize, usize) {
+        let shift = self.bs.shift();
+        // Both fit: the last block lies inside the device.
+        let (start, end) = (first << shift, (first + count) << shift);
+        let align = self.device.alignment().max(1) as u64;
+        let outer_start = start - start % align;
+        let outer_end = end.next_multiple_of(align).min(self.device.size());
+        (outer_start, (outer_end - outer_start) as usize, (start - outer_start) as usize)
+    }
+
+    fn put_overlay(&self, first: u64, bytes: &mut [u8]) {
+        if self.overlay.is_empty() {
+            return;
+        }
+        for (block, piece) in (first..).zip(bytes.chunks_exact_mut(self.bs.bytes())) {
+            if let Some(newer) = self.overlay.get(&block) {
+                piece.copy_from_slice(newer);
+            }
+        }
     }
 
     fn take_scratch(&self, len: usize) -> AlignedBuf {

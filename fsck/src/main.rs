@@ -33,11 +33,24 @@ const CANCELLED: u8 = 32;
 ///
 /// With -n the device is opened read-only and nothing is written, ever; a journal that was not closed is replayed in memory,
 /// and the result is checked: the view that the next mount will have.
-///
-/// Exit status: 0 clean, 1 errors were found and repaired, 4 errors left uncorrected, 8 the check failed, 16 usage error,
-/// device in use or not a known GFS2 volume, 32 stopped by the user.
 #[derive(Parser)]
-#[command(name = "fsck.gfs2r", bin_name = "fsck.gfs2r", disable_version_flag = true)]
+#[command(
+    name = "fsck.gfs2r",
+    bin_name = "fsck.gfs2r",
+    disable_version_flag = true,
+    args_override_self = true,
+    max_term_width = 100,
+    after_help = "\
+Exit status:
+  0 clean; 1 errors were found, all repaired; 4 errors left; 8 the check failed;
+  16 wrong usage, device in use, or not a GFS2 volume; 32 stopped by the user
+
+Examples:
+  fsck.gfs2r -n /dev/vg0/shared
+  fsck.gfs2r -n --json disk.img
+  fsck.gfs2r -y --undo before.undo disk.img
+  fsck.gfs2r --put-back before.undo disk.img"
+)]
 struct Arguments {
     /// Answer no to all questions: change nothing.
     #[arg(short = 'n')]
@@ -55,10 +68,10 @@ struct Arguments {
     #[arg(short = 'f')]
     force: bool,
     /// Say nothing.
-    #[arg(short = 'q', conflicts_with = "verbose")]
+    #[arg(short = 'q', overrides_with = "verbose")]
     quiet: bool,
     /// Say more: what is legal but worth knowing, and numbers.
-    #[arg(short = 'v')]
+    #[arg(short = 'v', overrides_with = "quiet")]
     verbose: bool,
     /// Print the version.
     #[arg(short = 'V')]
@@ -66,6 +79,9 @@ struct Arguments {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    /// With -n: use at most so much memory (bytes, or with K, M or G), and refuse a volume that takes more.
+    #[arg(long, value_name = "SIZE", requires = "no", value_parser = size)]
+    memory: Option<u64>,
     /// Keep what is overwritten in this file, which must not exist.
     #[arg(long, value_name = "FILE", conflicts_with = "no")]
     undo: Option<PathBuf>,
@@ -75,6 +91,18 @@ struct Arguments {
     /// Block device or image file.
     #[arg(required_unless_present = "version")]
     device: Option<PathBuf>,
+}
+
+/// Bytes, from a number with or without a binary unit.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.to_ascii_uppercase().chars().last() {
+        Some('K') => (&text[..text.len() - 1], 10),
+        Some('M') => (&text[..text.len() - 1], 20),
+        Some('G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    number.and_then(|n| n.checked_mul(1 << shift)).ok_or_else(|| "not a size like 500M or 4G".to_string())
 }
 
 fn main() -> ExitCode {
@@ -152,7 +180,8 @@ fn run(arguments: &Arguments) -> io::Result<u8> {
 
 /// Checks without writing. The inner result is that of printing.
 fn look(arguments: &Arguments, device: &FileDevice) -> Result<io::Result<u8>, CheckError> {
-    let report = check(device, &Options { journals: Journals::Overlay, ..Options::default() })?;
+    let report =
+        check(device, &Options { journals: Journals::Overlay, memory: arguments.memory, ..Options::default() })?;
     let code = match (report.complete, report.is_clean()) {
         (false, _) => FAILED,
         (true, false) => UNCORRECTED,

@@ -23,15 +23,27 @@ pub struct Options {
     pub ignore_unlinked: bool,
     /// Issues kept; more are only counted.
     pub issues_max: usize,
+    /// Bytes of memory that may be used; `None`: as many as it takes. A volume that needs more is refused with
+    /// [`CheckError::Memory`].
+    pub memory: Option<u64>,
+    /// Look first, in little memory, whether there is anything to find at all.
+    pub quick: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { journals: Journals::default(), ignore_unlinked: false, issues_max: 10_000 }
+        Self { journals: Journals::default(), ignore_unlinked: false, issues_max: 10_000, memory: None, quick: true }
     }
 }
 
 impl Options {
+    /// Refuses what takes more than [`memory`](Self::memory).
+    pub(crate) fn afford(&self, needed: u64) -> Result<(), CheckError> {
+        match self.memory {
+            Some(allowed) if needed > allowed => Err(CheckError::Memory { needed, allowed }),
+            _ => Ok(()),
+        }
+    }
     /// For a volume that was closed: dirty journals are errors.
     pub fn closed() -> Self {
         Self { journals: Journals::MustBeClean, ..Self::default() }
@@ -149,6 +161,13 @@ pub enum CheckError {
     NotFound(String),
     /// The reader was asked for more bytes than it returns in one piece.
     TooBig(u64),
+    /// The check takes more memory than was allowed.
+    Memory {
+        /// Bytes it takes.
+        needed: u64,
+        /// Bytes it may use.
+        allowed: u64,
+    },
 }
 
 impl CheckError {
@@ -164,6 +183,10 @@ impl fmt::Display for CheckError {
             Self::Superblock(e) => e.fmt(f),
             Self::Damaged { block, what } => write!(f, "block {block}: {what}"),
             Self::NotFound(name) => write!(f, "{name}: not found"),
+            Self::Memory { needed, allowed } => {
+                let mib = |bytes: &u64| bytes.div_ceil(1 << 20);
+                write!(f, "the check takes {} MiB of memory and may use {} (see --memory)", mib(needed), mib(allowed))
+            }
             Self::TooBig(bytes) => write!(f, "{bytes} bytes are too many to read in one piece"),
         }
     }
@@ -183,6 +206,10 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// Nothing was found so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.issues.is_empty() && self.more == 0
+    }
     pub(crate) fn new(options: &Options) -> Self {
         Self { max: options.issues_max, ignore_unlinked: options.ignore_unlinked, ..Self::default() }
     }

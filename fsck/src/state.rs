@@ -2,9 +2,11 @@
 
 use crate::blockmap::{BlockKind, BlockMap, Claim};
 use crate::issue::{IssueKind, Owner};
+use crate::quick::Quick;
 use crate::report::{Findings, Stats};
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFMT};
 use gfs2r::format::{DiFlags, MAGIC, MetaHeader, MetaType, OnDisk};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is kept of a dinode.
@@ -54,6 +56,44 @@ pub(crate) struct Entry {
     name_len: u8,
 }
 
+/// Finds inodes by address. They come sorted, as pass 1 visits them; the few that come later lie aside.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    addrs: Vec<u64>,
+    numbers: Vec<u32>,
+    later: HashMap<u64, u32>,
+    /// Where the next look begins: neighbours in a directory are mostly neighbours on the disk.
+    recent: Cell<usize>,
+}
+
+impl Index {
+    /// Notes an address; a second number for it takes the place of the first.
+    pub(crate) fn insert(&mut self, addr: u64, number: u32) {
+        if self.addrs.last().is_none_or(|&last| last < addr) {
+            self.addrs.push(addr);
+            self.numbers.push(number);
+        } else if let Ok(at) = self.addrs.binary_search(&addr) {
+            self.numbers[at] = number;
+        } else {
+            self.later.insert(addr, number);
+        }
+    }
+    pub(crate) fn get(&self, addr: &u64) -> Option<&u32> {
+        let next = self.recent.get().saturating_add(1);
+        let at = if self.addrs.get(next) == Some(addr) { Ok(next) } else { self.addrs.binary_search(addr) };
+        match at {
+            Ok(at) => {
+                self.recent.set(at);
+                self.numbers.get(at)
+            }
+            Err(_) => self.later.get(addr),
+        }
+    }
+    pub(crate) fn contains_key(&self, addr: &u64) -> bool {
+        self.get(addr).is_some()
+    }
+}
+
 /// Blocks claimed more than once, and who claims them.
 pub(crate) type Duplicates = BTreeMap<u64, Vec<Owner>>;
 
@@ -69,7 +109,7 @@ pub(crate) struct State {
     pub(crate) root: u64,
     pub(crate) inodes: Vec<Inode>,
     /// Address to index into `inodes`.
-    pub(crate) index: HashMap<u64, u32>,
+    pub(crate) index: Index,
     pub(crate) entries: Vec<Entry>,
     pub(crate) names: Vec<u8>,
     /// Blocks that the bitmap calls dinodes and that are none, with the type found.
@@ -80,24 +120,34 @@ pub(crate) struct State {
     pub(crate) watch: Option<Duplicates>,
     /// Dinodes found where the bitmap sees none, because an entry names them.
     pub(crate) strays: Vec<u64>,
+    /// Set for the quick check.
+    pub(crate) quick: Option<Quick>,
 }
 
 impl State {
     pub(crate) fn inode(&self, addr: u64) -> Option<&Inode> {
         self.index.get(&addr).map(|&i| &self.inodes[i as usize])
     }
-    pub(crate) fn add_inode(&mut self, inode: Inode) -> u32 {
+    /// Keeps an inode; its place in the list. The quick check keeps few of them.
+    pub(crate) fn add_inode(&mut self, inode: Inode) -> Option<u32> {
+        let inode = self.add_inode_quickly(inode)?;
         // An inode takes a block of the device and a hundred bytes of memory: u32 is not the limit.
         let index = u32::try_from(self.inodes.len()).unwrap_or(u32::MAX);
         self.index.insert(inode.addr, index);
         self.inodes.push(inode);
-        index
+        Some(index)
     }
     pub(crate) fn add_entry(&mut self, parent: u32, block: u64, inum: (u64, u64), kind: u16, name: &[u8]) {
         let name_at = self.names.len();
         self.names.extend_from_slice(name);
         let name_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
         self.entries.push(Entry { parent, block, formal: inum.0, addr: inum.1, kind, name_at, name_len });
+    }
+    /// Forgets the entries from this one on.
+    pub(crate) fn forget_entries(&mut self, from: usize) {
+        let names = self.entries.get(from).map_or(self.names.len(), |entry| entry.name_at);
+        self.entries.truncate(from);
+        self.names.truncate(names);
     }
     pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
         &self.names[entry.name_at..entry.name_at + usize::from(entry.name_len)]
@@ -108,6 +158,9 @@ impl State {
 
     /// Claims a block for `inode`. True when it is the inode's alone so far; else it must not be looked into.
     pub(crate) fn claim(&mut self, inode: &mut Inode, from: u64, addr: u64, kind: BlockKind) -> bool {
+        if self.quick.is_some() {
+            return self.claim_quickly(inode, addr, kind);
+        }
         if let Some(owners) = self.watch.as_mut().and_then(|watch| watch.get_mut(&addr)) {
             owners.push(Owner { inode: inode.addr, kind });
         }
@@ -156,4 +209,20 @@ impl State {
 /// A name for people.
 pub(crate) fn lossy(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_takes_any_order() {
+        let mut index = Index::default();
+        for (number, addr) in (0..).zip([10, 20, 30, 15, 40, 20]) {
+            index.insert(addr, number);
+        }
+        let found = [10, 15, 20, 30, 40, 15, 12].map(|addr| index.get(&addr).copied());
+        assert_eq!(found, [Some(0), Some(3), Some(5), Some(2), Some(4), Some(3), None]);
+        assert!(index.contains_key(&40) && !index.contains_key(&41));
+    }
 }

@@ -194,3 +194,26 @@ fn a_dirty_journal() {
     assert_eq!(status(&output), 0);
     assert!(text(&output).contains("journal 0 is dirty; checked as if replayed"), "{}", text(&output));
 }
+
+#[test]
+fn memory_is_limited() {
+    let healthy = saved(&common::agree::healthy("full.4096"));
+    let output = run(&["-n", "--memory", "1M"], Some(healthy.path()));
+    assert_eq!(status(&output), 8, "{}", text(&output));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("MiB of memory and may use 1 (see --memory)"), "{said}");
+    // With the limit just below what the full check takes, what is healthy is still proven so; what is not is refused.
+    let device = gfs2r::device::MemoryDevice::load(healthy.path()).expect("load");
+    let options = gfs2r_fsck::Options { quick: false, memory: Some(0), ..gfs2r_fsck::Options::default() };
+    let Err(gfs2r_fsck::CheckError::Memory { needed, .. }) = gfs2r_fsck::check(&device, &options) else {
+        panic!("no memory at all is enough")
+    };
+    let (enough, less) = (needed.to_string(), (needed - 1).to_string());
+    assert_eq!(status(&run(&["-n", "--memory", &less], Some(healthy.path()))), 0);
+    let plant = Plant::new(&device);
+    plant.dinode("/a/fifo", |di| di.nlink.set(7));
+    let ill = saved(&plant);
+    assert_eq!(status(&run(&["-n", "--memory", &less], Some(ill.path()))), 8);
+    assert_eq!(status(&run(&["-n", "--memory", &enough], Some(ill.path()))), 4);
+    assert_eq!(status(&run(&["-n", "--memory", "much"], Some(ill.path()))), 16);
+}

@@ -80,6 +80,7 @@ fn look(device: &MemoryDevice) {
         if let Ok(report) = check(device, &options) {
             assert!(!report.to_string().is_empty() || report.issues.is_empty());
         }
+        common::agree::agree(device, &options).expect("the quick check changes nothing");
     }
     let Ok(volume) = Volume::open(device, Journals::Overlay) else { return };
     for tree in [volume.tree(), volume.system_tree()].into_iter().flatten() {

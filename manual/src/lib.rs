@@ -3,6 +3,8 @@
 //! Each program calls [`on_request`] first. `PROGRAM --write-manual DIR`, which `make install` runs and no help mentions,
 //! writes `DIR/man8/*.8`, `DIR/bash/*`, `DIR/zsh/*` and `DIR/fish/*`, and ends the program.
 
+mod see_also;
+
 use clap::Command;
 use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
@@ -17,6 +19,10 @@ use std::process::ExitCode;
 const REQUEST: &str = "--write-manual";
 /// Administrator's commands.
 const SECTION: &str = "8";
+/// Of a command that does not say otherwise.
+const EXIT_STATUS: &str = "  0 done; 1 failed; 2 wrong usage";
+/// Where readers look for the usual sections; others come before them.
+const ORDER: [&str; 4] = ["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"];
 
 /// Does what `--write-manual DIR` asks for; `None` when nobody asks.
 pub fn on_request(command: impl FnOnce() -> Command) -> Option<ExitCode> {
@@ -48,27 +54,28 @@ pub fn write_all(mut command: Command, dir: &Path) -> io::Result<()> {
     fs::rename(dir.join("bash").join(format!("{name}.bash")), dir.join("bash").join(&name))?;
     fs::create_dir_all(dir.join("man8"))?;
     command.build();
-    pages(&command, &name, &name, &dir.join("man8"))
+    pages(&command, &name, &dir.join("man8"))
 }
 
 /// A page for `command` (called `gfs2r-quota-set`) and one for each subcommand.
-fn pages(command: &Command, page: &str, program: &str, dir: &Path) -> io::Result<()> {
+fn pages(command: &Command, page: &str, dir: &Path) -> io::Result<()> {
     let subcommands: Vec<_> =
         command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help").collect();
     let mut text = Vec::new();
-    render(command, page, program, !subcommands.is_empty(), &mut text)?;
+    render(command, page, !subcommands.is_empty(), &mut text)?;
     fs::write(dir.join(format!("{page}.{SECTION}")), text)?;
     for sub in subcommands {
-        pages(sub, &format!("{page}-{}", sub.get_name()), program, dir)?;
+        pages(sub, &format!("{page}-{}", sub.get_name()), dir)?;
     }
     Ok(())
 }
 
-fn render(command: &Command, page: &str, program: &str, has_subcommands: bool, out: &mut Vec<u8>) -> io::Result<()> {
+fn render(command: &Command, page: &str, has_subcommands: bool, out: &mut Vec<u8>) -> io::Result<()> {
     // The name must outlive the command: pages are few, and the program ends when they are written.
     let named = command.clone().name(String::leak(page.to_owned()) as &'static str).display_name(page);
-    let man = Man::new(named).section(SECTION).manual("GFS2 in userspace").source("gfs2r");
-    man.render_title(out)?;
+    let man = Man::new(named);
+    // Written here, because an empty date is to stay between the section and the source.
+    writeln!(out, ".TH \"{page}\" {SECTION} \"\" \"gfs2r\" \"GFS2 in userspace\"")?;
     man.render_name_section(out)?;
     man.render_synopsis_section(out)?;
     man.render_description_section(out)?;
@@ -76,18 +83,21 @@ fn render(command: &Command, page: &str, program: &str, has_subcommands: bool, o
     if has_subcommands {
         man.render_subcommands_section(out)?;
     }
-    if let Some(after) = command.get_after_help() {
-        for (title, lines) in sections(&after.to_string()) {
-            verbatim(&title, &lines, out)?;
-        }
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut parts = sections(&after);
+    if !parts.iter().any(|(title, _)| title == "EXIT STATUS") {
+        parts.push(("EXIT STATUS".into(), vec![EXIT_STATUS]));
+    }
+    if let Some(files) = see_also::files(page) {
+        parts.push(("FILES".into(), files.to_vec()));
+    }
+    parts.sort_by_key(|(title, _)| ORDER.iter().position(|o| o == title).map_or(0, |n| n + 1));
+    for (title, lines) in parts {
+        verbatim(&title, &lines, out)?;
     }
     let mut see = Roff::new();
     see.control("SH", ["SEE ALSO"]);
-    let all = ["gfs2r", "mkfs.gfs2r", "mount.gfs2r", "umount.gfs2r", "fsck.gfs2r"];
-    let others: Vec<_> = all.iter().filter(|&&p| p != page).map(|p| format!("{p}({SECTION})")).collect();
-    let stock =
-        if program.starts_with("mount") || program.starts_with("umount") { ", mount(8), umount(8)" } else { "" };
-    see.text([roman(format!("{}{stock}", others.join(", ")))]);
+    see.text([roman(see_also::pages(page).join(", "))]);
     see.to_writer(out)
 }
 
@@ -132,7 +142,9 @@ mod tests {
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(read("man8/tool.x.8").contains(".SH SYNOPSIS"));
         let page = read("man8/tool.x-set.8");
-        assert!(page.contains(".SH EXAMPLES\n.nf\n  tool.x set 1"), "{page}");
+        let place = |of: &str| page.find(of).unwrap_or_else(|| panic!("no {of}: {page}"));
+        assert!(place(".SH EXIT STATUS\n.nf\n  0 done") < place(".SH EXAMPLES\n.nf\n  tool.x set 1"), "{page}");
+        assert!(place(".SH EXAMPLES") < place("SEE ALSO"), "{page}");
         assert!(read("bash/tool.x").contains("json") && read("zsh/_tool.x").contains("#compdef tool.x"));
         assert!(read("fish/tool.x.fish").contains("tool.x"));
     }

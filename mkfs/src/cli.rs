@@ -11,13 +11,14 @@ pub(crate) use numbers::{mebibytes, size};
 const EXAMPLES: &str = "\
 Sizes take k, M, G or T (1024 based). Without one, -J, -c and -r mean megabytes, -b, sunit and swidth bytes, and SIZE blocks.
 
+Exit status:
+  0 success; 255 wrong options or refused; 1 failed after that
+
 Examples:
   mkfs.gfs2r -p lock_nolock image                         a filesystem in an image file, for this computer alone
   mkfs.gfs2r -j 3 -t mycluster:myfs /dev/vg0/shared       for a cluster of three nodes
   mkfs.gfs2r -n -j 8 -J 64M -t mycluster:myfs /dev/sdb    what would be made; nothing is written
-  mkfs.gfs2r -O -q --json -p lock_nolock image 2G         for scripts
-
-Exit status: 0 success; 255 wrong options or refused; 1 failed after that.";
+  mkfs.gfs2r -O -q --json -p lock_nolock image 2G         for scripts";
 
 /// Creates a GFS2 filesystem on a block device or in an image file.
 #[derive(Debug, Parser)]

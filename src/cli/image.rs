@@ -32,28 +32,34 @@ pub(super) struct Arguments {
 #[derive(Subcommand, Debug)]
 enum What {
     /// The superblock.
+    #[command(after_help = "Examples:\n  gfs2r dump disk.img superblock")]
     Superblock,
     /// A dinode by its block address.
+    #[command(after_help = "Examples:\n  gfs2r dump disk.img dinode 8499")]
     Dinode {
         /// Block address.
         addr: u64,
     },
     /// Any block by its address.
+    #[command(after_help = "Examples:\n  gfs2r dump disk.img block 8499 --json")]
     Block {
         /// Block address.
         addr: u64,
     },
     /// A resource group by its number; all without one.
+    #[command(after_help = "Examples:\n  gfs2r dump disk.img rgrp 0")]
     Rgrp {
         /// Number, from 0.
         number: Option<u32>,
     },
     /// The log of a journal.
+    #[command(after_help = "Examples:\n  gfs2r dump disk.img journal 0")]
     Journal {
         /// Journal id, from 0.
         number: u32,
     },
     /// The entries of a directory.
+    #[command(after_help = "Examples:\n  gfs2r dump disk.img dir /usr/share")]
     Dir {
         /// Path from the root.
         path: String,

@@ -19,7 +19,7 @@ mod simulated {
     use lockclient::inspect::SpaceView;
     use lockclient::mode::Mode;
     use lockclient::node::JoinError;
-    use lockclient::node::space::{LockClient, LockRequest, Progress};
+    use lockclient::node::space::{LockClient, LockRequest, Progress, Unsaid};
     use lockclient::status::Refusal;
     use std::sync::Arc;
 

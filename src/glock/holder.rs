@@ -106,25 +106,29 @@ impl<T: Protected> Glock<T> {
         Hold { glock: Arc::clone(self) }
     }
 
-    /// The object, read; instantiated when it is not there.
+    /// The object, read; instantiated when it is not there. Other readers, who may stay for long, are never waited for: one of
+    /// them may have come first and have put it there.
     fn read(&self) -> Result<ReadGuard<T>> {
-        // Another holder may just be reading the object from the disk.
-        let guard = match self.object.try_read_arc() {
-            Some(guard) => guard,
-            None => {
-                about_to_wait()?;
-                self.object.read_arc()
+        loop {
+            // Another holder may just be reading the object from the disk.
+            let guard = match self.object.try_read_arc() {
+                Some(guard) => guard,
+                None => {
+                    about_to_wait()?;
+                    self.object.read_arc()
+                }
+            };
+            if guard.is_some() {
+                return Ok(guard);
             }
-        };
-        if guard.is_some() {
-            return Ok(guard);
+            drop(guard);
+            // Nobody who shares the lock keeps a guard without an object: it is free, or filled, soon.
+            let Some(mut guard) = self.object.try_write_arc() else { continue };
+            if guard.is_none() {
+                *guard = Some(T::instantiate(self.name(), &*self.context()?)?);
+            }
+            return Ok(ArcRwLockWriteGuard::downgrade(guard));
         }
-        drop(guard);
-        let mut guard = self.write()?;
-        if guard.is_none() {
-            *guard = Some(T::instantiate(self.name(), &*self.context()?)?);
-        }
-        Ok(ArcRwLockWriteGuard::downgrade(guard))
     }
 
     pub(super) fn write(&self) -> Result<WriteGuard<T>> {

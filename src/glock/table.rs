@@ -65,7 +65,7 @@ impl<T: Protected> GlockTable<T> {
         self.shared.shut.store(true, Ordering::SeqCst);
         let until = Instant::now() + at_most;
         while self.glocks().iter().any(|g| !kept(g.name()) && g.is_held()) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+            crate::sync::thread::sleep(Duration::from_millis(1));
         }
     }
     /// Who grants the locks.

@@ -240,6 +240,7 @@ impl UnrecoveredJournal {
         Ok(())
     }
 
+    /// Who cannot write the disk withdraws: it would only try again for ever, and keep others from it.
     fn put_in_place(&self, blocks: &BTreeMap<BlockAddr, Arc<[u8]>>) -> Result<()> {
         let bs = self.cache.block_size();
         for addr in blocks.keys() {
@@ -248,8 +249,7 @@ impl UnrecoveredJournal {
         let list: Vec<(u64, &[u8])> = blocks.iter().map(|(a, bytes)| (bs.offset(*a), &bytes[..])).collect();
         let requests = coalesce(&list);
         let ranges: Vec<(u64, &[u8])> = requests.iter().map(|(offset, buf)| (*offset, &buf[..])).collect();
-        self.cache.device().write_many(&ranges)?;
-        Ok(())
+        self.cache.health().watch(self.cache.device().write_many(&ranges))
     }
     fn give_up_cached(&self, addr: BlockAddr) -> Result<()> {
         if self.cache.drop_clean(addr) { Ok(()) } else { Err(Error::Busy) }
@@ -282,8 +282,7 @@ impl UnrecoveredJournal {
             return Err(Error::corrupt(addr, CorruptKind::SystemFile("a statfs file that is not one")));
         }
         f(StatfsChange::edit(&mut block[DINODE_SIZE..]));
-        self.cache.device().write(bs.offset(addr), &block)?;
-        Ok(())
+        self.cache.health().watch(self.cache.device().write(bs.offset(addr), &block))
     }
 
     /// A header one after the head that says: clean, by recovery.
@@ -305,10 +304,9 @@ impl UnrecoveredJournal {
             time: clock.now(),
         };
         records::write_header(&mut block, &fields);
-        let dev = self.cache.device();
-        dev.flush()?;
-        dev.write_durable(self.cache.block_size().offset(fields.addr), &block)?;
-        Ok(())
+        let (dev, health) = (self.cache.device(), self.cache.health());
+        health.watch(dev.flush())?;
+        health.watch(dev.write_durable(self.cache.block_size().offset(fields.addr), &block))
     }
     fn bad(&self, at: LogBlock, what: &'static str) -> Error {
         Error::corrupt(self.map.addr(at), CorruptKind::Journal(what))

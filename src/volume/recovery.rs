@@ -79,10 +79,13 @@ impl Opened {
         };
         let journal = UnrecoveredJournal::examine(&vol.cache, place)?;
         let statfs_change = journal.place().statfs_change;
-        let settle = if self.is_read_only() { Settle::InPlace } else { Settle::Stay };
-        let (_, replayed) = journal.recover_with(vol.jid, &*vol.clock, settle)?;
-        if !self.is_read_only() {
-            // Also of a clean journal: whoever replayed it may have died before he came to this.
+        // Others use the master file, and who dies over it must not have added to it already: a node that does not write, or no
+        // longer, leaves what the dead one had counted to the next that does.
+        let (_, replayed) = journal.recover_with(vol.jid, &*vol.clock, Settle::Stay)?;
+        // Not of a journal that is clean already: whoever replayed it may have died after he had taken its counts over in his own log,
+        // which nobody has replayed yet. What he did not come to stays for the next owner of that journal, or for the first who
+        // mounts, after all replays.
+        if !replayed.clean && !self.is_read_only() {
             self.fs.take_over_counts(statfs_change)?;
         }
         tell(jid, &replayed);

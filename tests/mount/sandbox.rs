@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Prepares the inside: STAGE is where `make install DESTDIR=` put everything.
@@ -67,11 +67,15 @@ fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_gfs2r")).parent().expect("a folder of programs")
 }
 
-/// Runs make in the source tree, with the programs that this test was built with.
+/// Runs make (a target, perhaps variables behind it) in the source tree, with the programs that this test was built with.
 pub fn make(target: &str, destdir: &Path) -> Result<String, String> {
+    // Pages and completions are made in one folder.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let out = Command::new("make")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args([target, "CARGO=:", "SETUP=:", "PREFIX=/usr/local"])
+        .args(target.split_ascii_whitespace())
+        .args(["CARGO=:", "SETUP=:", "PREFIX=/usr/local"])
         .arg(format!("BUILT={}", programs().display()))
         .arg(format!("DESTDIR={}", destdir.display()))
         .output()

@@ -4,6 +4,7 @@
 //! is there in parts. What no flush has confirmed is in the disk's own cache: all of it may be lost when the power goes, which all
 //! nodes notice.
 
+use crate::world::Broken;
 use gfs2r::device::{BlockDevice, SimDevice};
 use gfs2r::sync::simulated::{note, pause, random, yield_here};
 use std::io;
@@ -28,10 +29,30 @@ pub(crate) struct Cable {
     pulled: AtomicBool,
     writes: AtomicU64,
     fate: Fate,
-    /// It says so, and does nothing.
-    never_flushes: bool,
+    block_size: usize,
+    broken: Option<Broken>,
     /// Told when the node dies by its fate.
     dies: Box<dyn Fn() + Send + Sync>,
+}
+
+/// How a metadata block begins, and then which type it has.
+const MAGIC: [u8; 4] = [0x01, 0x16, 0x19, 0x70];
+const HEADER: u32 = 8;
+const DESCRIPTOR: u32 = 9;
+/// What a log descriptor describes.
+const REVOKES: u32 = 301;
+
+fn number(block: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(block[at..at + 4].try_into().expect("4"))
+}
+fn is_of(block: &[u8], kind: u32) -> bool {
+    block.len() >= 512 && block[..4] == MAGIC && number(block, 4) == kind
+}
+/// All that the log says is revoked is as if it were not.
+fn forget_revokes(block: &mut [u8]) {
+    if is_of(block, DESCRIPTOR) && number(block, 24) == REVOKES {
+        block[32..36].fill(0);
+    }
 }
 
 fn gone() -> io::Error {
@@ -43,11 +64,12 @@ impl Cable {
         disk: &Arc<SimDevice>,
         node: u32,
         fate: Fate,
-        never_flushes: bool,
+        (block_size, broken): (u32, Option<Broken>),
         dies: Box<dyn Fn() + Send + Sync>,
     ) -> Arc<Self> {
+        let block_size = block_size as usize;
         let (disk, pulled, writes) = (Arc::clone(disk), AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { disk, node, pulled, writes, fate, never_flushes, dies })
+        Arc::new(Self { disk, node, pulled, writes, fate, block_size, broken, dies })
     }
     /// Nothing goes through any more.
     pub(crate) fn pull(&self) {
@@ -65,6 +87,22 @@ impl Cable {
         for (i, sector) in buf.chunks(SECTOR).enumerate() {
             if how == 0 || how == 1 && random(2) == 0 {
                 self.disk.write(offset + (i * SECTOR) as u64, sector)?;
+            }
+        }
+        Ok(())
+    }
+    /// To the disk, unless a broken rule says otherwise.
+    fn pass(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        if !matches!(self.broken, Some(Broken::Log | Broken::Data)) {
+            return self.disk.write(offset, buf);
+        }
+        for (i, block) in buf.chunks(self.block_size).enumerate() {
+            let is_lost = match self.broken {
+                Some(Broken::Log) => is_of(block, HEADER) && random(4) == 0,
+                _ => block[..4] != MAGIC && random(4) == 0,
+            };
+            if !is_lost {
+                self.disk.write(offset + (i * self.block_size) as u64, block)?;
             }
         }
         Ok(())
@@ -92,7 +130,7 @@ impl Cable {
             self.torn(offset, buf)?;
             return Err(gone());
         }
-        self.disk.write(offset, buf)?;
+        self.pass(offset, buf)?;
         pause();
         self.check()
     }
@@ -105,7 +143,11 @@ impl BlockDevice for Cable {
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         pause();
         self.check()?;
-        self.disk.read(offset, buf)
+        self.disk.read(offset, buf)?;
+        if self.broken == Some(Broken::Revokes) {
+            buf.chunks_mut(self.block_size).for_each(forget_revokes);
+        }
+        Ok(())
     }
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.put(offset, buf)
@@ -122,7 +164,7 @@ impl BlockDevice for Cable {
         yield_here();
         self.check()?;
         note(u64::from(self.node) << 16 | 7, || format!("node {} flushes", self.node));
-        if self.never_flushes { Ok(()) } else { self.disk.flush() }
+        if self.broken == Some(Broken::Flush) { Ok(()) } else { self.disk.flush() }
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.check()?;

@@ -8,7 +8,7 @@ use gfs2r::sync::simulated::{note, random};
 use gfs2r::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
 use lockclient::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use lockclient::flags::LockFlags;
-use lockclient::frame::{Frame, Slot};
+use lockclient::frame::Frame;
 use lockclient::ids::{LockId, Name, NodeId};
 use lockclient::mode::Mode;
 use lockclient::node::JoinError;

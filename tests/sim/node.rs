@@ -2,7 +2,9 @@
 
 use crate::disk::Cable;
 use crate::log::RECORD;
+use crate::mover::{self, Mover};
 use crate::net::Place;
+use crate::tokens::{PLACES, TOKENS};
 use crate::world::{Broken, DIRS, ME, REGISTERS, World, sector};
 use gfs2r::cluster::{self, Cluster, JoinOptions, Parting, Recovery};
 use gfs2r::device::BlockDevice;
@@ -84,25 +86,26 @@ pub(crate) fn run(world: &Arc<World>, id: NodeId) {
                 world.kill(theirs, true);
             }
         };
-        let cable = Cable::new(&world.disk, id.0, fate, world.plan.broken == Some(Broken::Flush), Box::new(dies));
+        let cable = Cable::new(&world.disk, id.0, fate, (world.plan.block_size, world.plan.broken), Box::new(dies));
         world.lives.lock().insert(id, (Arc::clone(&cable), by));
         note(by, || format!("life {by} begins: {fate:?}"));
-        Life { world, id, by, cable, may_fail: fate.fails_at.is_some() }.live();
+        Life { world: Arc::clone(world), id, by, cable, may_fail: fate.fails_at.is_some() }.live();
         note(by, || format!("life {by} is over"));
     }
 }
 
-struct Life<'a> {
-    world: &'a Arc<World>,
+#[derive(Clone)]
+pub(crate) struct Life {
+    pub(crate) world: Arc<World>,
     id: NodeId,
-    by: u64,
+    pub(crate) by: u64,
     cable: Arc<Cable>,
     may_fail: bool,
 }
 
-impl Life<'_> {
+impl Life {
     /// Dead. (A node that is dead for the others goes on until it is fenced.)
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.cable.is_pulled() || self.world.dark.load(Ordering::SeqCst)
     }
 
@@ -143,12 +146,14 @@ impl Life<'_> {
         let opened = Arc::new(opened);
         let orphans = Arc::new(AtomicBool::new(false));
         let peers =
-            ForPeers { opened: Arc::downgrade(&opened), orphans: Arc::clone(&orphans), world: Arc::clone(self.world) };
+            ForPeers { opened: Arc::downgrade(&opened), orphans: Arc::clone(&orphans), world: Arc::clone(&self.world) };
         let served = cluster.serve(Arc::new(peers));
         let ended = Arc::new(AtomicBool::new(false));
         let keeper = self.keep(cluster, &opened, &ended);
         if served.is_ok() {
+            let movers = mover::start(self, &opened);
             self.work(&opened, &orphans);
+            movers.into_iter().for_each(|mover| mover.join().expect("no panic"));
         }
         self.part(cluster, &opened);
         ended.store(true, Ordering::SeqCst);
@@ -159,14 +164,15 @@ impl Life<'_> {
     /// As the mount's own: withdraws from the cluster when the volume has, whoever waits for what.
     fn keep(&self, cluster: &Arc<Cluster>, opened: &Arc<Opened>, ended: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
         let (cluster, opened, ended) = (Arc::clone(cluster), Arc::downgrade(opened), Arc::clone(ended));
-        let (world, id, by) = (Arc::clone(self.world), self.id, self.by);
+        let (world, id, by) = (Arc::clone(&self.world), self.id, self.by);
         let keep = move || {
             while !ended.load(Ordering::SeqCst) && !world.net().is_cut_off(id) {
                 thread::sleep(Duration::from_millis(30));
                 let Some(opened) = opened.upgrade() else { return };
                 if opened.fs.volume().journal.withdrawn().is_some() && !world.net().is_cut_off(id) {
-                    world.history.died(by);
-                    world.log.died(by);
+                    world.died(by);
+                    // As the mount does: nobody is answered any more from what others will change.
+                    opened.fs.shut();
                     if cluster.withdraw() == Parting::Unreplayed {
                         world.kill(id, true);
                     }
@@ -188,13 +194,13 @@ impl Life<'_> {
         match closed {
             Ok(()) => {
                 self.world.history.closed(self.by);
+                self.world.tokens.durable(self.by, self.world.tokens.moment());
                 self.world.log.durable(self.by, self.world.log.moment());
                 cluster.leave();
             }
             Err(e) => {
                 assert!(self.may_fail || self.world.net().is_cut_off(self.id), "life {} cannot close: {e:?}", self.by);
-                self.world.history.died(self.by);
-                self.world.log.died(self.by);
+                self.world.died(self.by);
                 self.world.counts.withdrawals.fetch_add(1, Ordering::Relaxed);
                 let parting = cluster.withdraw();
                 note(self.by, || format!("life {} withdrew: {parting:?}", self.by));
@@ -207,7 +213,7 @@ impl Life<'_> {
     }
 
     fn work(&self, opened: &Arc<Opened>, orphans: &AtomicBool) {
-        let reader = Reader { world: self.world, fs: &opened.fs, by: self.by, checks: true };
+        let reader = Reader { world: &self.world, fs: &opened.fs, by: self.by, checks: true };
         let mut worker = Worker { reader, id: self.id };
         for _ in 0..1 + random(self.world.plan.operations) {
             if orphans.swap(false, Ordering::AcqRel) {
@@ -229,7 +235,7 @@ impl Life<'_> {
     }
 
     /// Panics for what must not happen.
-    fn goes_on(&self, what: &str, done: Result<()>) -> bool {
+    pub(crate) fn goes_on(&self, what: &str, done: Result<()>) -> bool {
         let over = self.is_over();
         match done {
             _ if over => false,
@@ -267,10 +273,8 @@ impl Reader<'_> {
         done
     }
     fn seen(&self, verdict: std::result::Result<(), String>) {
-        let over = self.by < 1_000_000 && self.world.net().is_cut_off(NodeId((self.by / 1000) as u32));
         if let Err(why) = verdict
-            && !over
-            && !(self.by < 1_000_000 && self.world.dark.load(Ordering::SeqCst))
+            && !self.world.is_out(self.by)
         {
             panic!("{why}");
         }
@@ -343,6 +347,13 @@ impl Reader<'_> {
         }
         (1..=self.world.plan.nodes).for_each(|n| self.whole(n).expect("readable"));
         self.log().expect("readable");
+        if self.world.plan.movers > 0 {
+            let mut mover = Mover::new(self.world, self.fs, self.by);
+            for n in 0..TOKENS {
+                (0..PLACES).for_each(|at| mover.look(n, at).expect("readable"));
+            }
+            mover.forget().expect("forgotten");
+        }
     }
 }
 
@@ -504,9 +515,11 @@ impl Worker<'_> {
 
     fn sync(&self) -> Result<()> {
         let (since, log) = (self.world().history.moment(), self.world().log.moment());
+        let tokens = self.world().tokens.moment();
         self.fs().sync()?;
         self.world().history.durable(self.reader.by, since, |_| true);
         self.world().log.durable(self.reader.by, log);
+        self.world().tokens.durable(self.reader.by, tokens);
         if random(3) == 0 { self.fs().sync_counters() } else { Ok(()) }
     }
 

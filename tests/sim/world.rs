@@ -3,8 +3,10 @@
 use crate::disk::{Cable, Fate};
 use crate::history::History;
 use crate::log::Log;
+use crate::mover::{place, token};
 use crate::net::Net;
 use crate::node;
+use crate::tokens::{PLACES, TOKENS, Tokens};
 use gfs2r::clock::{Clock, SimClock};
 use gfs2r::device::{BlockDevice, CrashMode, MemoryDevice, SimDevice};
 use gfs2r::fs::{Caller, Fs, NewInode};
@@ -24,6 +26,8 @@ pub(crate) const ME: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 pub(crate) const REGISTERS: [(&str, u64); 3] = [("r0", 1), ("r1", 4), ("r2", 12)];
 /// Directories with names that all nodes make and take away.
 pub(crate) const DIRS: [&str; 2] = ["d0", "d1"];
+/// From this seed on tokens are moved.
+const MOVED_FROM: u64 = 8_000_000;
 /// What is in the registers in the beginning.
 const FIRST: u64 = 1;
 
@@ -46,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) one_in: u64,
     /// The volume is as it was made (and slower to open), and checked with the stock tools in the end.
     pub(crate) stock: bool,
+    /// Threads of each life that move tokens between directories.
+    pub(crate) movers: u64,
     /// A rule that is broken on purpose.
     pub(crate) broken: Option<Broken>,
 }
@@ -59,6 +65,12 @@ pub(crate) enum Broken {
     Fence,
     /// What a flush of a device confirms is lost when the power goes.
     Flush,
+    /// Some log headers are not written: what was committed with them is not in the log when a lock is given up.
+    Log,
+    /// Some blocks that are no metadata are not written.
+    Data,
+    /// Replays know of no revokes.
+    Revokes,
 }
 
 impl Plan {
@@ -83,6 +95,8 @@ impl Plan {
             fails_one_in: [0, 0, 6][draw(3) as usize],
             one_in: [3, 20, 100, 500][draw(4) as usize],
             stock: seed.is_multiple_of(500),
+            // Older seeds are kept as they are.
+            movers: if seed < MOVED_FROM { 0 } else { [0, 1, 2, 3][draw(4) as usize] },
             broken: None,
         }
     }
@@ -96,6 +110,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) history: History,
     pub(crate) log: Log,
+    pub(crate) tokens: Tokens,
     /// The present life of each node: its cable, and which life it is.
     pub(crate) lives: Mutex<BTreeMap<NodeId, (Arc<Cable>, u64)>>,
     /// No power.
@@ -139,11 +154,20 @@ impl World {
         OpenOptions { jid, quota: QuotaMode::Account, cache_bytes: 1 << 20, commit_secs: 1, ..OpenOptions::default() }
     }
 
+    /// A life ends without a word.
+    pub(crate) fn died(&self, by: u64) {
+        self.history.died(by);
+        self.log.died(by);
+        self.tokens.died(by);
+    }
+    /// Nobody believes what this life is told.
+    pub(crate) fn is_out(&self, by: u64) -> bool {
+        by < 1_000_000 && (self.net().is_cut_off(NodeId((by / 1000) as u32)) || self.dark.load(Ordering::SeqCst))
+    }
     /// Its life is over: nobody hears of it from now on. `at_once`: nor does the disk; otherwise only when it is fenced.
     pub(crate) fn kill(&self, id: NodeId, at_once: bool) {
         let Some((cable, by)) = self.lives.lock().get(&id).cloned() else { return };
-        self.history.died(by);
-        self.log.died(by);
+        self.died(by);
         self.counts.deaths.fetch_add(1, Ordering::Relaxed);
         if at_once {
             cable.pull();
@@ -177,14 +201,14 @@ pub(crate) fn put(fs: &Fs, name: &str, bytes: &[u8]) {
 type Base = (MemoryDevice, MemoryDevice);
 
 /// A volume for so many nodes, made once.
-fn base(nodes: u32, block_size: u32) -> Base {
-    static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32), Base>>> = OnceLock::new();
+fn base(nodes: u32, block_size: u32, tokens: bool) -> Base {
+    static MADE: OnceLock<std::sync::Mutex<BTreeMap<(u32, u32, bool), Base>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Default::default).lock().expect("no panic");
-    let (disk, full) = made.entry((nodes, block_size)).or_insert_with(|| {
+    let (disk, full) = made.entry((nodes, block_size, tokens)).or_insert_with(|| {
         // In a simulation of its own, so that it is the same in every process.
         let (made, disk) = mpsc::channel();
         let settings = Settings { seed: 0, one_in: 100, steps: 1_000_000, lines: 0 };
-        run(settings, move || made.send(make(nodes, block_size)).expect("awaited")).expect("it is made");
+        run(settings, move || made.send(make(nodes, block_size, tokens)).expect("awaited")).expect("it is made");
         disk.recv().expect("sent")
     });
     (disk.snapshot(), full.snapshot())
@@ -193,7 +217,7 @@ fn base(nodes: u32, block_size: u32) -> Base {
 /// The beginning of a log header.
 const HEADER: [u8; 8] = [0x01, 0x16, 0x19, 0x70, 0, 0, 0, 8];
 
-fn make(nodes: u32, block_size: u32) -> Base {
+fn make(nodes: u32, block_size: u32, tokens: bool) -> Base {
     let disk = Arc::new(MemoryDevice::new(96 << 20));
     let small = gfs2r_mkfs::Options::small(block_size).expect("a legal block size");
     let (lock_proto, lock_table) = ("lock_dlm".into(), "sim:fs".into());
@@ -221,6 +245,9 @@ fn make(nodes: u32, block_size: u32) -> Base {
         let attr = fs.make(&ME, fs.root(), name.as_bytes(), &NewInode::Dir(0o755)).expect("made");
         fs.forget(attr.inum.addr, 1).expect("forgotten");
     }
+    if tokens {
+        put_tokens(fs);
+    }
     opened.close().expect("closes");
     drop(opened);
     let full = disk.snapshot();
@@ -235,6 +262,22 @@ fn make(nodes: u32, block_size: u32) -> Base {
         }
     }
     (packed, full)
+}
+
+/// All tokens are in the first place; the last of them is a directory.
+fn put_tokens(fs: &Fs) {
+    for n in 0..PLACES {
+        let attr = fs.make(&ME, fs.root(), place(n).as_bytes(), &NewInode::Dir(0o755)).expect("made");
+        for t in (0..TOKENS).filter(|_| n == 0) {
+            let kind = if t == TOKENS - 1 { NewInode::Dir(0o755) } else { NewInode::File(0o644) };
+            let made = fs.make(&ME, attr.inum.addr, token(t).as_bytes(), &kind).expect("made").inum.addr;
+            if t < TOKENS - 1 {
+                fs.write(&ME, made, 0, token(t).as_bytes(), false).expect("written");
+            }
+            fs.forget(made, 1).expect("forgotten");
+        }
+        fs.forget(attr.inum.addr, 1).expect("forgotten");
+    }
 }
 
 /// Empties the journals but for the newest header of each: whoever looks for it need not check thousands of others.
@@ -271,7 +314,7 @@ pub(crate) fn schedule(
     counts: &Arc<Counts>,
     last: &Arc<std::sync::Mutex<Option<MemoryDevice>>>,
 ) -> Result<Report, Failure> {
-    let (blanked, full) = base(plan.nodes, plan.block_size);
+    let (blanked, full) = base(plan.nodes, plan.block_size, plan.movers > 0);
     let disk = if plan.stock { full } else { blanked };
     let settings = Settings { seed: plan.seed, one_in: plan.one_in, steps: 3_000_000, lines };
     let (counts, last) = (Arc::clone(counts), Arc::clone(last));
@@ -283,6 +326,7 @@ pub(crate) fn schedule(
             clock: Arc::new(SimClock::new(1_700_000_000)),
             history: History::default(),
             log: Log::default(),
+            tokens: Tokens::default(),
             lives: Mutex::default(),
             dark: AtomicBool::new(false),
             values: AtomicU64::new(0),
@@ -353,11 +397,11 @@ fn blackout(world: &World) -> MemoryDevice {
     // Nobody comes between from here on.
     for (_, (cable, by)) in &lives {
         cable.pull();
-        world.history.died(*by);
-        world.log.died(*by);
+        world.died(*by);
     }
     world.history.power_lost();
     world.log.power_lost();
+    world.tokens.power_lost();
     let mode = [CrashMode::AllLost, CrashMode::AllKept, CrashMode::Random, CrashMode::Torn][random(4) as usize];
     note(99, || format!("the power goes: {mode:?}"));
     let image = world.disk.crash(random(u64::MAX), mode);

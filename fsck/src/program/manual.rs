@@ -40,18 +40,21 @@ fn page() -> String {
          for what was found and expected.\n",
     );
     for (severity, title, what) in [
-        (Severity::Error, "ERRORS", "A rule is broken: something is lost or unreachable, or the kernel would stumble over it."),
+        (
+            Severity::Error,
+            "ERRORS",
+            "A rule is broken: something is lost or unreachable, or the kernel would stumble over it.",
+        ),
         (Severity::Warning, "WARNINGS", "A field that nobody trusts is wrong."),
-        (Severity::Info, "INFORMATION", "Legal, and worth knowing; shown with \\-v. The exit status does not depend on it."),
+        (
+            Severity::Info,
+            "INFORMATION",
+            "Legal, and worth knowing; shown with \\-v. The exit status does not depend on it.",
+        ),
     ] {
         page.push_str(&format!(".SH {title}\n{what}\n"));
         for (code, _, meaning, text) in EXPLAINED.iter().filter(|(_, of, ..)| *of == severity) {
-            page.push_str(&format!(
-                ".TP\n.B {}\n{}\n.br\nReads:\n.I {}\n",
-                plain(code),
-                plain(meaning),
-                plain(text)
-            ));
+            page.push_str(&format!(".TP\n.B {}\n{}\n.br\nReads:\n.I {}\n", plain(code), plain(meaning), plain(text)));
         }
     }
     page.push_str(

@@ -1,6 +1,7 @@
 //! What the tests share: images, and a hand that plants faults in them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod agree;
 pub(crate) mod plant;
 
 use flate2::read::GzDecoder;

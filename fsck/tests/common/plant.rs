@@ -75,6 +75,15 @@ impl Plant {
         let inside = |e: &RindexEntry| (e.data0.get()..e.data0.get() + u64::from(e.data.get())).contains(&block);
         self.rindex().into_iter().enumerate().find(|(_, e)| inside(e)).expect("a block of some rgrp")
     }
+    /// The state of a block in the group of this entry of rindex; 0 outside of it.
+    pub(crate) fn state_in(&self, entry: &RindexEntry, block: u64) -> u8 {
+        let Some(index) = block.checked_sub(entry.data0.get()).filter(|&i| i < u64::from(entry.data.get())) else {
+            return 0;
+        };
+        let bs = gfs2r::ids::BlockSize::new(self.bs as u32).expect("legal");
+        let (number, offset) = bitmap_location(bs, index as u32 / 4);
+        self.read(entry.addr.get() + u64::from(number))[offset] >> (2 * (index % 4)) & 3
+    }
     pub(crate) fn state(&self, block: u64) -> u8 {
         let (at, offset, shift) = self.bits(block);
         self.read(at)[offset] >> shift & 3

@@ -109,9 +109,8 @@ fn file(fs: &Fs, dir: BlockAddr, name: &str, pieces: &[(u64, usize)]) -> BlockAd
 
 fn fill(fs: &Fs, bs: u32) {
     let bs = bs as usize;
-    let dir = |parent, name: &str| {
-        fs.make(&ME, parent, name.as_bytes(), &NewInode::Dir(0o777)).expect("made").inum.addr
-    };
+    let dir =
+        |parent, name: &str| fs.make(&ME, parent, name.as_bytes(), &NewInode::Dir(0o777)).expect("made").inum.addr;
     let root = fs.root();
     let (big, some) = (dir(root, "hashed"), dir(root, "some"));
     let deep = ["one", "two", "three"].iter().fold(some, |parent, name| dir(parent, name));

@@ -1,7 +1,7 @@
 //! Damage at scale: images with one to five faults by chance are repaired. Then nothing is found any more, neither by us nor
 //! by the stock tool, every file that no fault touched is what it was, and memory stayed within its bound.
 //!
-//! `GFS2R_IMAGES` sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image,
+//! `GFS2R_IMAGES` (of the quick check: `GFS2R_QUICK`) sets how many images, `GFS2R_SEED` one seed, `GFS2R_STOCK=n` asks the stock tool about every n-th image,
 //! `GFS2R_BASES=n` takes only the first n volumes.
 //! `side_by_side` (ignored; `make side-by-side`) lets the stock tool repair the same images and prints a table.
 
@@ -9,6 +9,7 @@ mod bases;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod quick;
 mod sides;
 mod witness;
 
@@ -89,6 +90,7 @@ fn try_one(base: &Base, mut random: Random, stock: bool) -> Result<(Vec<String>,
     };
     keep("");
     let mut wrong = Vec::new();
+    wrong.extend(common::agree::agree(&plant.device, &Options::default()).err());
     let done = match repair(&plant.device, &mut Yes) {
         Ok(done) => done,
         Err(CheckError::Superblock(e)) => return Err(format!("refused: {e} [{faults}]")),
@@ -163,7 +165,11 @@ fn damaged_images_are_repaired() {
         }
         most = most.max(peak);
     }
-    println!("{images} images, {} failures, {} MiB of memory at most, refused: {refused:?}", failures.len(), most >> 20);
+    println!(
+        "{images} images, {} failures, {} MiB of memory at most, refused: {refused:?}",
+        failures.len(),
+        most >> 20
+    );
     assert!(failures.is_empty(), "{} of {images} images", failures.len());
 }
 

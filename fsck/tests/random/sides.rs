@@ -146,7 +146,10 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ends = [End::Clean, End::Unclean, End::Overlooked, End::Refused, End::Crashed, End::Hung];
-        writeln!(f, "| fault | images | ours: clean / unclean / refused | stock: clean / unclean / overlooked / refused / crashed / hung | untouched files lost: ours, stock | kept by ours only, by stock only |")?;
+        writeln!(
+            f,
+            "| fault | images | ours: clean / unclean / refused | stock: clean / unclean / overlooked / refused / crashed / hung | untouched files lost: ours, stock | kept by ours only, by stock only |"
+        )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for (kind, line) in &self.0 {
             let of = |all: &BTreeMap<End, u32>, end| all.get(&end).copied().unwrap_or(0);

@@ -4,6 +4,7 @@
 //! What ends at once is returned at once ([`Progress::Done`]); everything else reaches the client's [`LockClient`]
 //! later, in the order in which it arose: from one thread per lockspace, or, if it is [`Prompt`], without that detour.
 
+mod look;
 mod parked;
 
 use super::Outbound;
@@ -16,7 +17,7 @@ use crate::engine::{ClientCall, Config, Effect, Engine, Event, LockCall};
 use crate::flags::{LockFlags, StatusFlags};
 use crate::frame::{Frame, Slot};
 use crate::ids::{LockId, Name, NodeId, lockspace_id};
-use crate::inspect::{ResourceView, SpaceView, plock_counts, space_view};
+use crate::inspect::{SpaceView, plock_counts, space_view};
 use crate::mode::Mode;
 use crate::plock::PlockAnswer;
 use crate::status::{Refusal, Status};
@@ -485,26 +486,6 @@ impl LockSpace {
     /// of the operation itself, which was faster.
     pub fn cancel(&self, lock: LockId) -> Result<Progress, Refusal> {
         self.unlock(lock, LockFlags::CANCEL, None)
-    }
-
-    /// The state of the lockspace as text, for administrators.
-    pub fn dump(&self) -> String {
-        self.shared.engine().dump()
-    }
-
-    /// The state of the lockspace.
-    pub fn inspect(&self) -> SpaceView {
-        self.shared.view()
-    }
-
-    /// Every resource with its locks. Locking pauses meanwhile: some milliseconds for ten thousand locks.
-    pub fn lock_dump(&self) -> Vec<ResourceView> {
-        self.shared.engine().lock_dump()
-    }
-
-    /// One resource with its locks, if this node knows it.
-    pub fn look(&self, name: &[u8]) -> Option<ResourceView> {
-        self.shared.engine().look(name)
     }
 
     /// Has the lockspace been left, or is the node gone?

@@ -72,8 +72,14 @@ impl<'r, W: Write> Archive<'r, W> {
             S_IFBLK => b'4',
             S_IFDIR => b'5',
             S_IFIFO => b'6',
-            S_IFSOCK => return Ok(wrong(&met.path, "a socket: archives hold none")),
-            _ => return Ok(wrong(&met.path, "a file of no known type")),
+            S_IFSOCK => {
+                wrong(&met.path, "a socket: archives hold none");
+                return Ok(());
+            }
+            _ => {
+                wrong(&met.path, "a file of no known type");
+                return Ok(());
+            }
         };
         if kind == b'5' {
             name.push(b'/');
@@ -98,7 +104,10 @@ impl<'r, W: Write> Archive<'r, W> {
                     member.link = &target;
                     self.header(met, member)
                 }
-                Err(e) => Ok(wrong(&met.path, &e.to_string())),
+                Err(e) => {
+                    wrong(&met.path, &e.to_string());
+                    Ok(())
+                }
             },
             b'0' => self.file(met, member, wrong),
             _ => self.header(met, member),
@@ -131,7 +140,7 @@ impl<'r, W: Write> Archive<'r, W> {
             if pieces.last().is_none_or(|(start, len)| start + len < size) {
                 pieces.push((size, 0));
             }
-            write!(map, "{}\n", pieces.len())?;
+            writeln!(map, "{}", pieces.len())?;
             pieces.iter().try_for_each(|(start, len)| write!(map, "{start}\n{len}\n"))?;
             map.resize(map.len().next_multiple_of(BLOCK), 0);
             record(&mut member.pax, b"GNU.sparse.major", b"1");

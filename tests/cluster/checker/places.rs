@@ -81,6 +81,9 @@ struct Place {
     now: u8,
     durable: u8,
     mover: usize,
+    /// Where it was before, and when the move that brought it here had returned.
+    before: u8,
+    moved: u64,
 }
 
 struct Token;
@@ -89,7 +92,7 @@ impl Model for Token {
     type State = Place;
 
     fn initial(&self) -> Place {
-        Place { now: 0, durable: 0, mover: 0 }
+        Place { now: 0, durable: 0, mover: 0, before: 0, moved: 0 }
     }
 
     fn apply(&self, state: Place, event: &Event) -> Option<Place> {
@@ -97,11 +100,25 @@ impl Model for Token {
         let seen = if state.mover == event.by { state } else { Place { durable: state.now, ..state } };
         match (&event.op, &event.outcome) {
             (Op::Move { from, to, .. }, None | Some(Outcome::Done | Outcome::Failed(_))) if *from == state.now => {
-                Some(Place { now: *to, durable: seen.durable, mover: event.by })
+                let moved = event.end.unwrap_or(u64::MAX);
+                Some(Place { now: *to, durable: seen.durable, mover: event.by, before: state.now, moved })
+            }
+            // The kernel looks up the old name and then the new one, and when another node makes the same move between the two it
+            // sees two names of one inode: then rename(2) succeeds and does nothing, without a word to the filesystem. In the
+            // kernel's own GFS2 it is the same.
+            (Op::Move { from, to, .. }, Some(Outcome::Done))
+                if *to == state.now
+                    && *from == state.before
+                    && state.moved > event.start
+                    && state.mover != event.by =>
+            {
+                Some(seen)
             }
             (Op::Move { .. }, None | Some(Outcome::Failed(_))) => Some(state),
-            (Op::Move { from, .. }, Some(Outcome::Absent)) if *from != state.now => Some(seen),
-            (Op::Look { at, .. }, Some(Outcome::Absent)) if *at != state.now => Some(seen),
+            // Whoever looks into a directory that the move did not touch sees nothing of it.
+            (Op::Move { from: at, .. } | Op::Look { at, .. }, Some(Outcome::Absent)) if *at != state.now => {
+                Some(if *at == state.before { seen } else { state })
+            }
             (Op::Look { at, .. }, Some(Outcome::Present)) if *at == state.now => Some(seen),
             (Op::Look { .. }, None | Some(Outcome::Failed(_))) => Some(state),
             _ => None,

@@ -212,6 +212,11 @@ fn names() {
 fn tokens() {
     Book::new(&[]).moved(0, 10, 20, 0, 1, true).moved(1, 15, 30, 0, 2, false).look(2, 40, 50, 1, true).good();
     Book::new(&[]).moved(0, 10, 20, 0, 1, true).moved(1, 15, 30, 0, 2, true).bad("two places");
+    // The same move by two nodes at once may succeed twice, but not one after the other, nor on one node, nor elsewhere.
+    Book::new(&[]).moved(0, 10, 20, 0, 1, true).moved(1, 15, 30, 0, 1, true).look(2, 40, 50, 1, true).good();
+    Book::new(&[]).moved(0, 10, 20, 0, 1, true).moved(1, 21, 30, 0, 1, true).bad("two places");
+    Book::new(&[]).moved(0, 10, 20, 0, 1, true).moved(0, 15, 30, 0, 1, true).bad("two places");
+    Book::new(&[]).moved(0, 10, 20, 0, 1, true).moved(1, 15, 30, 2, 1, true).bad("two places");
     Book::new(&[]).moved(0, 10, 20, 0, 1, true).look(1, 30, 40, 0, true).bad("two places");
     Book::new(&[]).moved(0, 10, 20, 0, 1, true).look(1, 30, 40, 1, false).bad("two places");
     Book::new(&[]).look(1, 30, 40, 0, false).bad("two places");

@@ -2,6 +2,8 @@
 
 use super::{Cluster, NONE};
 use crate::flags::{LockFlags as F, StatusFlags};
+use crate::frame::{Frame, RcomBody};
+use crate::ids::NodeId;
 use crate::lvb::{Transfer, transfer};
 use crate::mode::Mode::{self, *};
 use crate::sim::shadow::number_in;
@@ -295,4 +297,19 @@ fn arguments_are_checked() {
     c.unlock(waiting, NONE);
     c.convert(waiting, Nl, NONE);
     assert_eq!(c.world.shadows[&waiting].refusals, [Refusal::Busy, Refusal::Busy]);
+}
+
+#[test]
+fn answers_to_a_lockspace_that_is_not_there() {
+    let mut c = Cluster::new(1);
+    c.join(2);
+    c.world.seen_everywhere();
+    let outcome = c.world.change(crate::membership::sim::Change::Start(NodeId(1)));
+    c.must(outcome);
+    let frame = c.world.streams[&(NodeId(1), NodeId(2))].front().cloned();
+    let Some(Frame::Rcom(rcom)) = frame else { panic!("no status request") };
+    let answer = crate::engine::Engine::not_ready_answer(&rcom).expect("a status request");
+    assert_eq!((answer.result, answer.id, answer.seq_reply, answer.seq), (-3, rcom.id, rcom.seq, 0));
+    assert!(matches!(answer.body, RcomBody::StatusReply(config) if config.lvblen == u32::MAX));
+    c.finish();
 }

@@ -3,7 +3,6 @@
 use super::{Cluster, NONE};
 use crate::engine::{Event, Mutation};
 use crate::flags::{LockFlags as F, StatusFlags};
-use crate::frame::{Frame, RcomBody};
 use crate::ids::NodeId;
 use crate::mode::Mode::{self, *};
 use crate::sim::shadow::number_in;
@@ -349,7 +348,7 @@ fn s47_messages_that_arrive_while_stopped_wait() {
 
 impl crate::sim::World {
     /// Everyone stops for the latest change.
-    fn seen_everywhere(&mut self) {
+    pub(super) fn seen_everywhere(&mut self) {
         use crate::membership::sim::Change;
         for action in self.group.actions(&self.nodes) {
             if let Change::Stop(_) = action {
@@ -512,19 +511,4 @@ fn broken_rules_are_noticed() {
             why.lines().next().unwrap_or_default().chars().take(140).collect::<String>()
         );
     }
-}
-
-#[test]
-fn answers_to_a_lockspace_that_is_not_there() {
-    let mut c = Cluster::new(1);
-    c.join(2);
-    c.world.seen_everywhere();
-    let outcome = c.world.change(crate::membership::sim::Change::Start(NodeId(1)));
-    c.must(outcome);
-    let frame = c.world.streams[&(NodeId(1), NodeId(2))].front().cloned();
-    let Some(Frame::Rcom(rcom)) = frame else { panic!("no status request") };
-    let answer = crate::engine::Engine::not_ready_answer(&rcom).expect("a status request");
-    assert_eq!((answer.result, answer.id, answer.seq_reply, answer.seq), (-3, rcom.id, rcom.seq, 0));
-    assert!(matches!(answer.body, RcomBody::StatusReply(config) if config.lvblen == u32::MAX));
-    c.finish();
 }
