@@ -6,7 +6,7 @@ CARGO ?= cargo
 BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
 SETUP ?= scripts/setup
 
-.PHONY: help demo demo-single test sim check setup build release bench bench-kernel bench-cluster-kernel bench-fsck interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
+.PHONY: damage side-by-side help demo demo-single test sim check setup build release bench bench-kernel bench-cluster-kernel bench-fsck interop model crash faults posix fuzz programs suites stress cluster doc deny manual install uninstall clean
 FUZZ_SECONDS ?= 60
 SECONDS ?= 120
 SCHEDULES ?= 10000
@@ -20,6 +20,8 @@ help:
 	@echo "make check     format and lints"
 	@echo "make bench     the table of docs/BENCHMARKS.md, and the micro-benchmarks; BENCH=\"--only tree --rounds 5\" chooses"
 	@echo "make bench-kernel  against the kernel's own GFS2, in a User-Mode Linux guest"
+	@echo "make damage      fsck.gfs2r repairs IMAGES=20000 damaged images from SEED=n on; fsck.gfs2 looks at each"
+	@echo "make side-by-side  what fsck.gfs2 -y and ours make of the same IMAGES=400 damaged images: the table of docs/FSCK.md"
 	@echo "make bench-fsck  fsck.gfs2r beside fsck.gfs2, cold: time and memory; BENCH=\"1000 --block-size=4096 --json\" chooses"
 	@echo "make bench-cluster-kernel  hand-overs between two nodes, against two kernels with GFS2 and their DLM; failover"
 	@echo "make programs  git, tar, rsync, SQLite, fio, stress-ng and others on a real mount, and on three of one disk"
@@ -99,6 +101,16 @@ bench-cluster-kernel: release
 	$(CARGO) bench -p gfs2r-uml --bench handover -- $(BENCH)
 
 # A million files take 8 GB in TMPDIR; emptying the page cache takes root.
+damage: IMAGES ?= 20000
+damage: SEED ?= 70001000
+damage:
+	GFS2R_IMAGES=$(IMAGES) GFS2R_SEED=$(SEED) GFS2R_STOCK=1 \
+		$(CARGO) test --release -p gfs2r-fsck --test random damaged -- --nocapture
+side-by-side: IMAGES ?= 400
+side-by-side: SEED ?= 80000000
+side-by-side:
+	GFS2R_IMAGES=$(IMAGES) GFS2R_SEED=$(SEED) \
+		$(CARGO) test --release -p gfs2r-fsck --test random side_by_side -- --ignored --nocapture
 bench-fsck: release
 	$(CARGO) bench -p gfs2r-fsck --bench check -- $(BENCH)
 

@@ -217,3 +217,25 @@ fn memory_is_limited() {
     assert_eq!(status(&run(&["-n", "--memory", &enough], Some(ill.path()))), 4);
     assert_eq!(status(&run(&["-n", "--memory", "much"], Some(ill.path()))), 16);
 }
+
+/// Ctrl-C while a question is open: the answer still counts, the repair is not begun.
+#[test]
+fn an_interrupt_stops_between_steps() {
+    use std::io::{BufReader, Read};
+    let file = damaged();
+    let before = std::fs::read(file.path()).expect("read");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-gfs2r"));
+    command.arg(file.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program runs");
+    let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
+    let (mut text, mut byte) = (String::new(), [0]);
+    while !text.ends_with("(y/n/a) ") && said.read(&mut byte).expect("readable") == 1 {
+        text.push(char::from(byte[0]));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "{text}");
+    child.stdin.take().expect("a pipe").write_all(b"y\ny\ny\n").expect("written");
+    let rest = std::io::read_to_string(&mut said).expect("readable");
+    assert_eq!(child.wait().expect("it ends").code(), Some(32), "{text}{rest}");
+    assert!(before == std::fs::read(file.path()).expect("read"), "something was written");
+}

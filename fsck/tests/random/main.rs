@@ -97,7 +97,12 @@ fn try_one(base: &Base, mut random: Random, stock: bool) -> Result<(Vec<String>,
         Err(e) => return Ok((vec![format!("error: {e}")], faults)),
     };
     if number("GFS2R_SEED").is_some() && number("GFS2R_IMAGES").is_none() {
-        done.issues.iter().filter(|(_, yes)| !yes).take(20).chain(done.issues.iter().take(60)).for_each(|(i, yes)| println!("{yes} {i}"));
+        done.issues
+            .iter()
+            .filter(|(_, yes)| !yes)
+            .take(20)
+            .chain(done.issues.iter().take(60))
+            .for_each(|(i, yes)| println!("{yes} {i}"));
         println!("{} rounds, {} blocks", done.rounds, done.written);
     }
     if !done.clean {
