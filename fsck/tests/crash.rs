@@ -44,7 +44,8 @@ fn matrix(name: &str, image: &str, fault: fn(&Plant)) {
             let report = check(&left, &Options::closed()).expect("checked");
             assert!(report.is_clean(), "{name}, {point}, {mode:?}: {report}");
             let found = contents(&left);
-            let differs = found.iter().find(|&(path, what)| expected.get(path) != Some(what));
+            let differs = found.iter().find(|(path, _)| !expected.contains_key(*path));
+            let differs = differs.or_else(|| found.iter().find(|&(path, what)| expected.get(path) != Some(what)));
             let differs = differs.or_else(|| expected.iter().find(|&(path, what)| found.get(path) != Some(what)));
             let place = differs.map(|(path, what)| (path, what.0, what.1, what.2, expected.contains_key(path)));
             assert!(place.is_none(), "{name}, {point}, {mode:?}: something else came out: {place:?}");

@@ -2,16 +2,18 @@
 //!
 //! What is changed in place goes through a journal of the volume, like any transaction: copies, a log header, flush, in place,
 //! flush, a header that closes the log. Whoever comes next after a crash replays it. Blocks without a metadata header (data
-//! that is copied, a new rindex, new log blocks) lie where nothing was, and are written before.
+//! that is copied, a new rindex, new log blocks) lie where nothing was, and are written before; so is what leads to the journals.
 
 use crate::journal::{Head, Journal};
+use crate::reader;
 use crate::repair::journals::closed;
+use crate::repair::tree;
 use crate::repair::work::Work;
 use crate::report::CheckError;
 use gfs2r::device::{AlignedBuf, BlockDevice};
 use gfs2r::format::log::{LD_ITEMS, LD_METADATA, LH_USERSPACE};
 use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
-use gfs2r::format::{LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, Superblock, put_u64};
+use gfs2r::format::{Dinode, LogDescriptor, LogHeader, MetaHeader, MetaType, OnDisk, Superblock, put_u64};
 use gfs2r::ids::BlockSize;
 use std::collections::HashSet;
 
@@ -40,6 +42,10 @@ pub(crate) fn commit(work: &mut Work<'_>, journals: &[Journal]) -> Result<u64, C
     };
     let (plain, logged): (Vec<u64>, Vec<u64>) = changes.iter().partition(|at| is_plain(at));
     in_place(work, &plain)?;
+    // A log that nobody finds is none: what leads to it was broken, and is mended before it is used.
+    let way = way_to_logs(work, journals)?;
+    let (way, logged): (Vec<u64>, Vec<u64>) = logged.iter().partition(|at| way.contains(at));
+    in_place(work, &way)?;
     flush(device)?;
     let whole = |j: &&Journal| j.head.is_some() && !j.is_dirty() && !j.blocks.iter().any(|b| plain.contains(b));
     let log = journals.iter().filter(whole).max_by_key(|j| j.blocks.len()).filter(|j| j.blocks.len() >= 64);
@@ -63,6 +69,23 @@ pub(crate) fn commit(work: &mut Work<'_>, journals: &[Journal]) -> Result<u64, C
     work.sb_changed = false;
     work.disk.forget(None);
     Ok(written)
+}
+
+/// The blocks on the way from the superblock to the journals: master, jindex, the journals' dinodes and their indirect blocks.
+fn way_to_logs(work: &Work<'_>, journals: &[Journal]) -> Result<HashSet<u64>, CheckError> {
+    let master = work.sb.master_dir.addr.get();
+    let mut way = HashSet::from([master]);
+    let jindex = reader::dinode(&work.disk, master).and_then(|m| reader::lookup(&work.disk, &m, b"jindex"));
+    way.extend(jindex.ok().flatten().map(|entry| entry.addr));
+    for journal in journals {
+        way.insert(journal.inode);
+        if let Ok(dinode) = reader::dinode(&work.disk, journal.inode) {
+            let height = Dinode::view(&dinode).height.get();
+            let inner = tree::blocks(&work.disk, &dinode)?.into_iter().filter(|&(_, level)| level < height);
+            way.extend(inner.map(|(at, _)| at));
+        }
+    }
+    Ok(way)
 }
 
 fn flush(device: &dyn BlockDevice) -> Result<(), CheckError> {
