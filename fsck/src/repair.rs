@@ -148,6 +148,7 @@ fn replay(
     talk.step("Recovering journals (this may take a while)");
     sb = work.sb;
     let Examined { st, journals, .. } = examine(&mut work.disk, &sb, Findings::new(&overlay), &overlay, None)?;
+    let contested = Plan::new(&st.found.issues).contested;
     for journal in journals.iter().filter(|j| j.is_dirty()) {
         let jid = journal.jid;
         let bad = st.found.issues.iter().find(|i| {
@@ -163,7 +164,7 @@ fn replay(
             if !yes {
                 return Ok(false);
             }
-            journals::clear(work, journal)?;
+            journals::clear(work, journal, &contested)?;
             continue;
         }
         let overwrites = |i: &&Issue| matches!(i.kind, IssueKind::JournalOverwritesData { jid: j } if j == jid);
@@ -200,6 +201,11 @@ fn replay(
     work.disk.forget(None);
     system::statfs_after_replay(work, &journals)?;
     Ok(!talk.cancelled())
+}
+
+/// True when nobody else claims one of its blocks.
+fn is_sole_owner(journal: &Journal, plan: &Plan) -> bool {
+    plan.contested.is_empty() || !journal.blocks.iter().any(|block| plan.contested.contains(block))
 }
 
 /// Rounds until nothing is left to do. The journals as the last round found them.
@@ -261,7 +267,9 @@ fn rounds(
             let left = issues.iter().filter(|i| stage(&i.kind) < Stage::Leave);
             done.clean = left.clone().next().is_none() && st.found.more == 0 && work.extents.is_none();
             done.issues.extend(left.filter(|i| !declined.contains(&key(i))).map(|i| (i.clone(), false)));
-            return Ok(journals);
+            // Changes are not written through a log that may lie in somebody's file.
+            let plan = Plan::new(&issues);
+            return Ok(journals.into_iter().filter(|j| is_sole_owner(j, &plan)).collect());
         };
         if done.rounds == 1 {
             talk.step("Repairing");
@@ -287,8 +295,9 @@ fn rounds(
             }
         }
         for jid in std::mem::take(&mut plan.clear) {
-            if let Some(journal) = journals.iter().find(|j| j.jid == jid) {
-                journals::clear(work, journal)?;
+            // First it must be known which blocks are the journal's.
+            if let Some(journal) = journals.iter().find(|j| j.jid == jid && is_sole_owner(j, &plan)) {
+                journals::clear(work, journal, &plan.contested)?;
             }
         }
         apply::apply(work, &mut st, plan)?;

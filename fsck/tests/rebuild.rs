@@ -96,3 +96,21 @@ fn everything_lost_is_rebuilt() {
 fn at_the_smallest_block_size() {
     rebuild("full.512", LOSSES.iter().step_by(2));
 }
+
+/// A journal is not written anew while one of its pointers leads to somebody else's block.
+#[test]
+fn a_journal_that_points_to_a_file_spares_it() {
+    let p = Plant::new(&common::image("full.4096"));
+    p.refill_journals();
+    let (path, fifo) = ("<master>/jindex/journal1", p.addr("/a/fifo"));
+    let header = p.blocks(path)[20];
+    p.log_header(header, |lh| lh.jinode.set(1));
+    let indirect = gfs2r::format::get_u64(&p.read(p.addr(path)), 232);
+    p.edit(indirect, |b| gfs2r::format::put_u64(b, 24 + 8 * 10, fifo));
+    let before = p.read(fifo);
+    let done = repair(&p.device, &mut Yes).expect("repaired");
+    let codes: BTreeSet<_> = done.issues.iter().map(|(issue, _)| issue.code()).collect();
+    assert!(codes.contains("block-double-owned") && codes.contains("journal-header-place"), "{codes:?}");
+    assert!(done.clean, "{:?}", done.issues);
+    assert_eq!(p.read(fifo), before, "the file was overwritten");
+}

@@ -9,6 +9,7 @@ use crate::state::State;
 use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::log::{LH_UNMOUNT, LH_USERSPACE};
 use gfs2r::format::{Dinode, LogHeader, MetaHeader, MetaType, OnDisk, get_u64, put_u64};
+use std::collections::BTreeSet;
 
 /// Size of a journal that is made.
 const NEW: u64 = 8 << 20;
@@ -30,11 +31,11 @@ pub(crate) fn closed(bs: usize, jid: u32, sequence: u64, at: u32, addr: u64, ino
 }
 
 /// Writes a journal as mkfs would: a header in every block, the newest in the last one. Straight to the device: what was in
-/// it is of no use to anybody.
-pub(crate) fn clear(work: &mut Work<'_>, journal: &Journal) -> Result<(), CheckError> {
+/// it is of no use to anybody. Blocks that others claim as well are left alone.
+pub(crate) fn clear(work: &mut Work<'_>, journal: &Journal, contested: &BTreeSet<u64>) -> Result<(), CheckError> {
     let bs = work.disk.bs;
     let io = |block: u64| move |error| CheckError::Io { block, error };
-    for (n, &addr) in journal.blocks.iter().enumerate() {
+    for (n, &addr) in journal.blocks.iter().enumerate().filter(|(_, addr)| !contested.contains(addr)) {
         // Bounded by the size of a journal.
         let n = n as u32;
         let mut block = closed(bs.bytes(), journal.jid, u64::from(n), n, addr, journal.inode);
