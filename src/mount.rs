@@ -38,7 +38,7 @@ mod watch;
 
 pub use cli::{mount_main, mount_on, umount_main};
 pub use client::{Mounted, words};
-pub use control::growth_json;
+pub use control::{added_json, growth_json};
 pub use options::{MountOptions, OptionError, bytes};
 pub use plan::Front;
 

@@ -172,7 +172,7 @@ pub(crate) fn full_memory(blocks: u64, dinodes: u64, entries: u64) -> u64 {
 }
 
 /// The quick check's memory, in bytes, without what directories and chains of leaves take.
-pub(crate) fn memory(blocks: u64, dinodes: u64) -> u64 {
+fn memory(blocks: u64, dinodes: u64) -> u64 {
     FIXED + blocks / 4 + blocks / 64 + dinodes.saturating_mul(12)
 }
 

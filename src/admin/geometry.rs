@@ -263,17 +263,22 @@ fn mapped(bs: BlockSize) -> (u64, u64) {
     (4 * (bs.bytes() as u64 - 128), 4 * bs.payload() as u64)
 }
 
+/// Blocks of header and bitmap for `data` data blocks (ondisk.md 2.3).
+pub fn bitmap_length(bs: BlockSize, data: u64) -> u64 {
+    let (first, further) = mapped(bs);
+    1 + data.saturating_sub(first).div_ceil(further)
+}
+
 /// Length of a resource group that has `data` data blocks.
 fn len_for_data(bs: BlockSize, data: u64) -> u64 {
-    let (first, further) = mapped(bs);
     let data = data.next_multiple_of(4);
-    1 + data.saturating_sub(first).div_ceil(further) + data
+    bitmap_length(bs, data) + data
 }
 
 /// Splits a resource group of total length `len` into bitmap and data. `None` when nothing is left for data or the numbers
 /// do not fit the format. Where one more bitmap block is found to be needed, `data` has already been counted without it:
 /// the stock tool wastes a few blocks here, and so do we.
-fn split(bs: BlockSize, addr: u64, len: u64) -> Option<RgrpExtent> {
+pub fn split(bs: BlockSize, addr: u64, len: u64) -> Option<RgrpExtent> {
     let (first, further) = mapped(bs);
     let four = |n: u64| n - n % 4;
     let mut bitmap = 0;

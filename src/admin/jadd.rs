@@ -11,6 +11,7 @@ mod make;
 
 use super::fresh::{CleanLog, journal_cost};
 use super::system;
+use crate::clock::Clock;
 use crate::dir;
 use crate::error::{Error, Result};
 use crate::format::header::MetaType;
@@ -40,6 +41,14 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Self {
         Self { count: 1, journal_mib: 128, quota_change_mib: 1, seed: 0 }
+    }
+}
+
+impl Request {
+    /// The usual one, with a seed of this moment.
+    pub fn of_now(clock: &dyn Clock) -> Self {
+        let now = clock.now();
+        Self { seed: now.sec.cast_unsigned() << 30 ^ u64::from(now.nsec), ..Self::default() }
     }
 }
 

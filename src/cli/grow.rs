@@ -76,14 +76,13 @@ fn run_one(volume: &Path, order: &Order) -> Result<Value, Failure> {
         true => Failure::HasNotGrown(why),
         false => Failure::Other(why),
     };
-    match Mounted::find(volume) {
-        Ok(mounted) => {
+    match Mounted::of_volume(volume).map_err(Failure::Other)? {
+        Some(mounted) => {
             let size = order.device_size.map_or_else(String::new, |n| format!(" size={n}"));
             let test = if order.test { " test" } else { "" };
             mounted.ask(&format!("grow{test}{size}")).map_err(sort)
         }
-        Err(why) if volume.is_dir() || !volume.exists() => Err(Failure::Other(why)),
-        Err(_) => of_unmounted(volume, order).map_err(sort),
+        None => of_unmounted(volume, order).map_err(sort),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::stock::{self, Options, Stock};
 use super::{Outcome, about, print, print_json};
-use crate::admin::jadd::{Added, JaddError, Request, jadd};
+use crate::admin::jadd::{JaddError, Request, jadd};
 use crate::admin::offline;
-use crate::mount::Mounted;
+use crate::mount::{Mounted, added_json};
 use crate::volume::OpenOptions;
 use clap::Args;
 use serde_json::{Value, json};
@@ -44,27 +44,25 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What was done: `{"old_journals": N, "new_journals": N}`.
+/// What was done: [`added_json`].
 fn run_one(volume: &Path, request: &Request, unmounted: bool) -> Result<Value, String> {
-    match Mounted::find(volume) {
-        Ok(mounted) => mounted.ask(&format!(
+    match Mounted::of_volume(volume)? {
+        Some(mounted) => mounted.ask(&format!(
             "jadd count={} journal={} quota_change={}",
             request.count, request.journal_mib, request.quota_change_mib
         )),
-        Err(why) if volume.is_dir() || !volume.exists() => Err(why),
-        Err(_) => of_unmounted(volume, request, unmounted),
+        None => of_unmounted(volume, request, unmounted),
     }
 }
 
 fn of_unmounted(device: &Path, request: &Request, unmounted: bool) -> Result<Value, String> {
     let offline = offline::open(device, unmounted, &OpenOptions::default()).map_err(|e| e.to_string())?;
-    let now = offline.opened.fs.volume().clock.now();
-    let seed = now.sec.cast_unsigned() << 30 ^ u64::from(now.nsec);
+    let seed = Request::of_now(&*offline.opened.fs.volume().clock).seed;
     let added = jadd(&offline.opened.fs, &Request { seed, ..*request });
     let closed = offline.opened.close();
-    let Added { old, new } = added.map_err(|e: JaddError| e.to_string())?;
+    let added = added.map_err(|e: JaddError| e.to_string())?;
     closed.map_err(|e| e.to_string())?;
-    Ok(json!({ "old_journals": old, "new_journals": new }))
+    Ok(added_json(&added))
 }
 
 fn text(volume: &Path, added: &Value) -> String {

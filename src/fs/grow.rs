@@ -31,7 +31,8 @@ impl Fs {
         // Later entries may lie in a block of the first new group.
         let first = whole.min(rgrps.len().saturating_add(1).saturating_mul(ENTRY));
         let mut all = Vec::new();
-        for upto in [first, whole] {
+        let steps = [first, whole];
+        for &upto in &steps[usize::from(first == whole)..] {
             let mut bytes = vec![0; upto];
             file::read(&self.vol, inode, 0, &mut bytes)?;
             all = parse_rindex(&bytes, self.vol.bs, rindex)?;

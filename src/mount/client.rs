@@ -37,6 +37,15 @@ impl Mounted {
         Ok(Self { folder, target: entry.target })
     }
 
+    /// The same for work that needs no mount: `None` for a device or an image that is not mounted here.
+    pub fn of_volume(what: &Path) -> Result<Option<Self>, String> {
+        match Self::find(what) {
+            Ok(mounted) => Ok(Some(mounted)),
+            Err(why) if what.is_dir() || !what.exists() => Err(why),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// All of this host, by the name of their folders.
     pub fn all() -> io::Result<Vec<Self>> {
         let entries = match std::fs::read_dir(rundir::root()) {

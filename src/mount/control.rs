@@ -187,9 +187,7 @@ pub fn growth_json(grown: &grow::Growth, source: &Path, directory: Option<&Path>
 /// `jadd count=N journal=MB quota_change=MB`.
 fn added(live: &Live, rest: &str) -> Result<Value, String> {
     may_change(live)?;
-    let now = live.opened.fs.volume().clock.now();
-    let seed = now.sec.cast_unsigned() << 30 ^ u64::from(now.nsec);
-    let mut request = jadd::Request { seed, ..jadd::Request::default() };
+    let mut request = jadd::Request::of_now(&*live.opened.fs.volume().clock);
     for word in rest.split_ascii_whitespace() {
         let (name, number) = word.split_once('=').unwrap_or((word, ""));
         let number = number.parse().map_err(|_| format!("{word}: not a number"))?;
@@ -200,10 +198,15 @@ fn added(live: &Live, rest: &str) -> Result<Value, String> {
             _ => return Err("count=N, journal=MB or quota_change=MB".into()),
         }
     }
-    let jadd::Added { old, new } = jadd::jadd(&live.opened.fs, &request).map_err(|e| e.to_string())?;
-    live.journals.store(new, Ordering::Release);
-    tracing::info!("{new} journals now, {old} before");
-    Ok(json!({ "old_journals": old, "new_journals": new }))
+    let added = jadd::jadd(&live.opened.fs, &request).map_err(|e| e.to_string())?;
+    live.journals.store(added.new, Ordering::Release);
+    tracing::info!("{} journals now, {} before", added.new, added.old);
+    Ok(added_json(&added))
+}
+
+/// What journals were added, for answers and listings.
+pub fn added_json(added: &jadd::Added) -> Value {
+    json!({ "old_journals": added.old, "new_journals": added.new })
 }
 
 /// `remount ro|rw OPTIONS`.

@@ -7,6 +7,8 @@ use crate::repair::search;
 use crate::repair::tree::nearly;
 use crate::repair::work::Work;
 use crate::report::{CheckError, Findings};
+use gfs2r::admin::fresh::rindex_entry;
+use gfs2r::admin::geometry;
 use gfs2r::format::rgrp::RgrpExtent;
 use gfs2r::format::superblock::SUPERBLOCK_OFFSET;
 use gfs2r::format::{Dinode, MetaHeader, MetaType, OnDisk, RgrpHeader, RindexEntry};
@@ -108,8 +110,7 @@ fn strayed(bs: BlockSize, addr: u64, header: &RgrpHeader) -> Option<RgrpExtent> 
     if own(bs, addr, header).is_some() || header.bitbytes.get().checked_mul(4) != Some(header.data.get()) {
         return None;
     }
-    let (first, more) = (bs.bytes() as u64 - 128, bs.payload() as u64);
-    let length = 1 + u64::from(header.bitbytes.get()).saturating_sub(first).div_ceil(more);
+    let length = geometry::bitmap_length(bs, header.data.get().into());
     own(bs, header.data0.get().checked_sub(length)?, header)
 }
 
@@ -154,29 +155,10 @@ fn gaps(bs: BlockSize, blocks: u64, chosen: &mut BTreeMap<u64, RgrpExtent>, head
     }
 }
 
-/// Divides `len` blocks into bitmap and data, as mkfs does (ondisk.md 2.3).
+/// Divides `len` blocks into bitmap and data, as mkfs does.
 fn divide(bs: BlockSize, addr: u64, len: u64) -> Option<RgrpExtent> {
-    let (first, more) = (4 * (bs.bytes() as u64 - 128), 4 * bs.payload() as u64);
-    let mut blocks = 0;
-    while first + more * blocks < (len.checked_sub(blocks)?) / 4 * 4 {
-        blocks += 1;
-    }
-    let mappable = if blocks > 0 { first + more * (blocks - 1) } else { 0 };
-    let data = len.checked_sub(blocks + 1)? / 4 * 4;
-    if mappable < data {
-        blocks += 1;
-    }
-    let data = u32::try_from(data).ok()?;
-    let entry = RindexEntry {
-        addr: addr.into(),
-        length: u32::try_from(blocks).ok()?.into(),
-        pad: 0.into(),
-        data0: (addr + blocks).into(),
-        data: data.into(),
-        bitbytes: (data / 4).into(),
-        reserved: [0; 64],
-    };
-    RgrpExtent::check(&entry, bs).ok()
+    let entry = rindex_entry(&geometry::split(bs, addr, len)?);
+    RgrpExtent::check(RindexEntry::view(&entry), bs).ok()
 }
 
 /// Cuts a group at the end of the device. When fewer blocks of bitmap are needed, the group begins later: its data stays

@@ -9,6 +9,7 @@ use crate::repair::plan::new_formal;
 use crate::repair::work::Work;
 use crate::report::CheckError;
 use crate::state::{Inode, State};
+use gfs2r::admin::fresh::rindex_entry;
 use gfs2r::format::dinode::DINODE_SIZE;
 use gfs2r::format::dinode::mode::{S_IFDIR, S_IFMT, S_IFREG};
 use gfs2r::format::header::{FORMAT_QUOTA, FORMAT_RINDEX};
@@ -189,16 +190,7 @@ fn quota_change(work: &mut Work<'_>, st: &mut State, block: &mut [u8]) -> bool {
 
 /// The bytes of rindex.
 pub(crate) fn rindex(st: &State) -> Vec<u8> {
-    let mut bytes = vec![0; 96 * st.map.groups.len()];
-    for (group, entry) in st.map.groups.iter().zip(bytes.chunks_exact_mut(96)) {
-        let (extent, entry) = (group.extent, gfs2r::format::RindexEntry::edit(entry));
-        entry.addr.set(extent.addr.get());
-        entry.length.set(extent.length);
-        entry.data0.set(extent.data0.get());
-        entry.data.set(extent.data);
-        entry.bitbytes.set(extent.bitbytes);
-    }
-    bytes
+    st.map.groups.iter().flat_map(|group| rindex_entry(&group.extent)).collect()
 }
 
 /// Writes rindex as the resource groups are. False when there is no such file, or no space.
