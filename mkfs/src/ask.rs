@@ -1,6 +1,7 @@
 //! From the command line to options: the checks of the stock tool, in its order and words.
 
 use crate::cli::{Cli, Extended, mebibytes, size};
+use gfs2r::admin::tune::parse_uuid;
 use gfs2r::device::Topology;
 use gfs2r::ids::BlockSize;
 use gfs2r_mkfs::Options;
@@ -147,9 +148,7 @@ pub(crate) fn block_size(asked: Option<&str>, t: Option<&Topology>) -> Result<(B
 
 /// A UUID in its usual form with hyphens.
 pub(crate) fn uuid(text: &str) -> Result<[u8; 16], String> {
-    let hyphenated = text.len() == 36;
-    let parsed = uuid::Uuid::parse_str(text).ok().filter(|_| hyphenated);
-    parsed.map(uuid::Uuid::into_bytes).ok_or_else(|| "Failed to parse UUID option.".into())
+    parse_uuid(text).ok_or_else(|| "Failed to parse UUID option.".into())
 }
 
 #[cfg(test)]

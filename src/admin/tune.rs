@@ -127,17 +127,8 @@ pub fn tune(device: &dyn BlockDevice, changes: &Changes) -> Result<Superblock, T
 
 /// A UUID in its usual form, with hyphens.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let parts: Vec<&str> = text.split('-').collect();
-    if parts.iter().map(|p| p.len()).ne([8, 4, 4, 4, 12]) {
-        return None;
-    }
-    let digits: Vec<u8> =
-        text.chars().filter(|&c| c != '-').map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-    let mut uuid = [0; 16];
-    for (byte, pair) in uuid.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair[0] << 4 | pair[1];
-    }
-    Some(uuid)
+    let hyphenated = text.len() == 36;
+    uuid::Uuid::parse_str(text).ok().filter(|_| hyphenated).map(uuid::Uuid::into_bytes)
 }
 
 /// What `-l` shows: names, as people see them and as JSON has them, and values.
